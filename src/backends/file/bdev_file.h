@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The file back-end: regular files and block devices by io_uring, with O_DIRECT where the file
+ * system has it. Control thread; creating one opens the file and may block.
+ */
+#ifndef SLUICE_BACKENDS_FILE_H
+#define SLUICE_BACKENDS_FILE_H
+
+#include "bdev/bdev.h"
+
+/* Which RPC made it: decides the name under which it is saved and may be deleted. */
+enum bdev_file_dialect { BDEV_FILE_URING, BDEV_FILE_AIO };
+
+struct bdev_file_options {
+	const char *name;
+	const char *uuid; /* NULL: made anew */
+	const char *filename;
+	uint32_t block_size_bytes; /* 0: what the storage has */
+	bool read_only;
+	bool buffered; /* go through the page cache even where O_DIRECT works */
+	enum bdev_file_dialect dialect;
+};
+/* 0; -ENOENT and what else open(2) says; -EBUSY: another process or another bdev has the file
+ * (exclusive flock); -EINVAL: not a file or block device, not a whole number of blocks, block size
+ * below what the device has; -EEXIST: name taken. error, of error_bytes, receives a sentence that
+ * says what was wrong. *out is owned by the registry. */
+int bdev_file_create(const struct bdev_file_options *options, struct bdev **out, char *error,
+		     size_t error_bytes);
+bool bdev_is_file(const struct bdev *bdev, enum bdev_file_dialect dialect);
+
+#endif

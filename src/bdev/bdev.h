@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The block device contract: what a back-end implements and what a front-end may ask of it.
+ *
+ * Life: the control thread creates a bdev (through a back-end's own constructor), opens it for a
+ * front-end, and destroys it. A front-end takes one channel a reactor, on that reactor's thread,
+ * and submits I/O through it; an I/O begins and ends on the reactor of its channel. Nothing on
+ * that path locks or allocates.
+ *
+ * Addresses are bytes from the start of the device and multiples of block_size_bytes.
+ * bdev_submit() checks range, alignment, direction and limits, so that back-ends need not.
+ */
+#ifndef SLUICE_BDEV_BDEV_H
+#define SLUICE_BDEV_BDEV_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <uuid/uuid.h>
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "reactor/reactor.h"
+
+enum bdev_io_type {
+	BDEV_IO_READ,
+	BDEV_IO_WRITE,
+	BDEV_IO_FLUSH,	      /* ends when every write that ended before it is on stable storage */
+	BDEV_IO_DISCARD,      /* contents become undefined; space may be released */
+	BDEV_IO_WRITE_ZEROES, /* reads as zeroes afterwards */
+	BDEV_IO_TYPE_COUNT,
+};
+const char *bdev_io_type_name(enum bdev_io_type type);
+
+/* The one vocabulary of outcomes. Front-ends map each value once to their own. */
+enum bdev_status {
+	BDEV_STATUS_OK,
+	BDEV_STATUS_IO_ERROR,	 /* the medium, or what stands for it, failed */
+	BDEV_STATUS_NO_SPACE,	 /* thin storage is full */
+	BDEV_STATUS_OUT_OF_RANGE,
+	BDEV_STATUS_MISALIGNED,	 /* offset or length is not a multiple of the block size */
+	BDEV_STATUS_READ_ONLY,
+	BDEV_STATUS_UNSUPPORTED,
+	BDEV_STATUS_ABORTED,	 /* the device went away */
+	BDEV_STATUS_COUNT,
+};
+const char *bdev_status_name(enum bdev_status status);
+/* From the negative errno of a system call. */
+enum bdev_status bdev_status_from_errno(int rc);
+
+struct bdev;
+struct bdev_channel;
+
+/* WRITE_ZEROES only: the back-end may release the space (reads must still give zeroes). */
+#define BDEV_IO_UNMAP 0x1u
+
+/*
+ * One request. The submitter owns the memory, fills the first group, and must leave all of it,
+ * iovs and buffers included, alone until complete() is called; complete() may be called before
+ * bdev_submit() returns.
+ */
+struct bdev_io {
+	enum bdev_io_type type;
+	uint32_t flags;
+	const struct iovec *iovs; /* READ, WRITE; the lengths add up to len_bytes */
+	uint32_t iov_count;
+	uint64_t offset_bytes;
+	uint64_t len_bytes;
+	void (*complete)(struct bdev_io *io, enum bdev_status status);
+
+	/* The bdev layer's and the back-end's while the I/O is under way. */
+	struct bdev_channel *channel;
+	uint64_t submit_ticks;
+	struct bdev_io *next;
+	uint64_t backend_ctx[4];
+};
+
+/* What a back-end can do, declared once at creation; the front-end hands it to the guest. */
+struct bdev_limits {
+	uint32_t block_size_bytes;	    /* logical: 512 or 4096 */
+	uint32_t physical_block_size_bytes; /* >= block_size_bytes, a power of two */
+	uint32_t optimal_io_bytes;	    /* 0: not known */
+	uint64_t discard_max_bytes;	    /* 0: DISCARD unsupported */
+	uint32_t discard_granularity_bytes;
+	uint64_t write_zeroes_max_bytes; /* 0: unsupported */
+	bool write_zeroes_unmap;	 /* BDEV_IO_UNMAP releases space */
+	bool read_only;
+	bool volatile_write_cache; /* FLUSH means something */
+	bool rotational;
+};
+
+struct bdev_ops {
+	const char *driver; /* "null", "memory", "file" */
+	/* Control thread, after the last close: frees the back-end's part and bdev itself. */
+	void (*destroy)(struct bdev *bdev);
+	/* On the channel's reactor. A channel is allocated by bdev.c with channel_ctx_bytes behind
+	 * it; get returns 0 or -errno. put is called when no I/O of the channel is left. */
+	int (*channel_get)(struct bdev_channel *channel);
+	void (*channel_put)(struct bdev_channel *channel);
+	/* Begins a valid I/O. Ends it through bdev_io_complete(), now or later. */
+	void (*submit)(struct bdev_channel *channel, struct bdev_io *io);
+	/* Control thread: the back-end's part of bdev_get_bdevs' driver_specific, and the RPC
+	 * method and parameters that create this bdev again (name and uuid excluded). */
+	json_t *(*describe)(const struct bdev *bdev);
+	json_t *(*config)(const struct bdev *bdev, const char **method);
+};
+
+#define BDEV_NAME_MAX 64
+
+/* The base of every back-end's own structure. Fixed from bdev_register() on. */
+struct bdev {
+	struct list link;
+	char name[BDEV_NAME_MAX];
+	uuid_t uuid;
+	const char *product; /* "Null disk" */
+	const struct bdev_ops *ops;
+	uint64_t block_count;
+	struct bdev_limits limits;
+	uint32_t channel_ctx_bytes;
+
+	/* bdev.c's own */
+	struct list opens;
+	struct list channels;
+	void *stats_retired;
+};
+
+/* Counters of one channel: written by its reactor, read by anybody. */
+struct bdev_type_stats {
+	uint64_t op_count;
+	uint64_t bytes;
+	uint64_t ticks; /* latency, summed */
+	uint64_t max_ticks;
+	uint64_t error_count;
+};
+struct bdev_stats {
+	struct bdev_type_stats types[BDEV_IO_TYPE_COUNT];
+};
+
+struct bdev_channel {
+	struct bdev *bdev;
+	struct reactor *reactor;
+	struct list link; /* control's list of channels, for statistics */
+	uint32_t inflight_count;
+	struct bdev_stats stats;
+	char ctx[] __attribute__((aligned(16)));
+};
+
+/* ---- registry: control thread ------------------------------------------------------------ */
+
+/* Checks that the name is new and well formed, and limits are sane, and publishes the bdev: 0,
+ * -EEXIST, -EINVAL. If uuid is null one is made. */
+int bdev_register(struct bdev *bdev);
+/* Unregisters and destroys a bdev that nobody has open: 0, or -EBUSY. */
+int bdev_destroy(struct bdev *bdev);
+struct bdev *bdev_find(const char *name); /* by name or uuid; NULL */
+/* In order of creation; NULL starts, NULL ends. */
+struct bdev *bdev_next(const struct bdev *bdev);
+
+/* True for 1 to BDEV_NAME_MAX - 1 of [A-Za-z0-9._:-], not starting with '-' or '.'. */
+bool bdev_name_valid(const char *name);
+
+static inline uint64_t bdev_size_bytes(const struct bdev *bdev)
+{
+	return bdev->block_count * bdev->limits.block_size_bytes;
+}
+
+/* ---- opening: control thread ------------------------------------------------------------- */
+
+/* One writer, or any number of readers. */
+struct bdev_open {
+	struct list link;
+	struct bdev *bdev;
+	char owner[BDEV_NAME_MAX];
+	bool writable;
+};
+/* 0; -ENODEV: no such bdev; -EBUSY: the writer's place is taken (*who, if not NULL, names the
+ * holder); -EROFS: a writable open of a read-only bdev. */
+int bdev_open(const char *name, const char *owner, bool writable, struct bdev_open **out,
+	      const char **who);
+/* All channels must have been put. */
+void bdev_close(struct bdev_open *open);
+
+/* Sums the counters of all channels, past ones included. Control thread. */
+void bdev_get_stats(const struct bdev *bdev, struct bdev_stats *out);
+
+/* ---- I/O: reactor thread ----------------------------------------------------------------- */
+
+/* Control thread: memory for a channel, linked for statistics; then on its reactor start, I/O,
+ * stop (with no I/O in flight); then free on the control thread. */
+int bdev_channel_alloc(struct bdev_open *open, struct reactor *reactor, struct bdev_channel **out);
+int bdev_channel_start(struct bdev_channel *channel);
+void bdev_channel_stop(struct bdev_channel *channel);
+void bdev_channel_free(struct bdev_channel *channel);
+
+void bdev_submit(struct bdev_channel *channel, struct bdev_io *io);
+
+/* For back-ends: ends an I/O exactly once, on its reactor. */
+void bdev_io_complete(struct bdev_io *io, enum bdev_status status);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vhost-user controllers: a listening socket, a bdev behind it, and the sessions of the
+ * front-ends that connect. Control thread only; the rings are served by the data reactors.
+ */
+#ifndef SLUICE_VHOST_VHOST_H
+#define SLUICE_VHOST_VHOST_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "reactor/reactor.h"
+
+#define VHOST_NAME_MAX 64
+#define VHOST_QUEUE_MAX 256
+#define VHOST_QUEUE_SIZE_MAX 1024
+
+struct vhost_controller;
+
+/* Once, before any controller. The set must outlive all of them. */
+void vhost_init(const struct reactor_set *reactors);
+
+struct vhost_blk_options {
+	const char *name;	 /* as bdev_name_valid() */
+	const char *socket_path; /* absolute, or relative to the working directory */
+	const char *bdev_name;
+	const char *serial; /* at most 20 bytes; NULL: from the bdev's uuid */
+	uint64_t cpu_mask[REACTOR_CPU_WORDS]; /* all zero: every reactor */
+	uint32_t queue_count;		      /* 1 to VHOST_QUEUE_MAX; 0: the default */
+	bool read_only;
+	bool packed_ring; /* accepted; offered once packed rings are served */
+	bool writeback; /* initial write cache mode shown to the guest; default true */
+};
+/* Opens the bdev and the socket: 0; -EEXIST (name), -ENODEV (bdev), -EBUSY (bdev has another
+ * writer), -EROFS, -EINVAL (no reactor in cpu_mask), -EADDRINUSE and others from the socket.
+ * error receives a sentence that says what was wrong. */
+int vhost_blk_create(const struct vhost_blk_options *options, struct vhost_controller **out,
+		     char *error, size_t error_bytes);
+
+/* Ends all sessions (waiting for their I/O), closes socket and bdev, frees, then calls done. */
+void vhost_controller_delete(struct vhost_controller *controller, void (*done)(void *arg),
+			     void *arg);
+
+struct vhost_controller *vhost_controller_find(const char *name);
+/* In order of creation; NULL starts, NULL ends. */
+struct vhost_controller *vhost_controller_next(const struct vhost_controller *controller);
+const char *vhost_controller_name(const struct vhost_controller *controller);
+const char *vhost_controller_socket_path(const struct vhost_controller *controller);
+
+/* What vhost_get_controllers shows of one controller, sessions included. New reference. */
+json_t *vhost_controller_describe(const struct vhost_controller *controller);
+/* The parameters of the RPC *method that makes it again. New reference. */
+json_t *vhost_controller_config(const struct vhost_controller *controller, const char **method);
+
+#endif
