@@ -26,7 +26,7 @@
 enum bdev_io_type {
 	BDEV_IO_READ,
 	BDEV_IO_WRITE,
-	BDEV_IO_FLUSH,	      /* ends when every write that ended before it is on stable storage */
+	BDEV_IO_FLUSH,        /* ends when every write that ended before it is on stable storage */
 	BDEV_IO_DISCARD,      /* contents become undefined; space may be released */
 	BDEV_IO_WRITE_ZEROES, /* reads as zeroes afterwards */
 	BDEV_IO_TYPE_COUNT,
@@ -36,13 +36,13 @@ const char *bdev_io_type_name(enum bdev_io_type type);
 /* The one vocabulary of outcomes. Front-ends map each value once to their own. */
 enum bdev_status {
 	BDEV_STATUS_OK,
-	BDEV_STATUS_IO_ERROR,	 /* the medium, or what stands for it, failed */
-	BDEV_STATUS_NO_SPACE,	 /* thin storage is full */
+	BDEV_STATUS_IO_ERROR, /* the medium, or what stands for it, failed */
+	BDEV_STATUS_NO_SPACE, /* thin storage is full */
 	BDEV_STATUS_OUT_OF_RANGE,
-	BDEV_STATUS_MISALIGNED,	 /* offset or length is not a multiple of the block size */
+	BDEV_STATUS_MISALIGNED, /* offset or length is not a multiple of the block size */
 	BDEV_STATUS_READ_ONLY,
 	BDEV_STATUS_UNSUPPORTED,
-	BDEV_STATUS_ABORTED,	 /* the device went away */
+	BDEV_STATUS_ABORTED, /* the device went away */
 	BDEV_STATUS_COUNT,
 };
 const char *bdev_status_name(enum bdev_status status);
@@ -78,13 +78,13 @@ struct bdev_io {
 
 /* What a back-end can do, declared once at creation; the front-end hands it to the guest. */
 struct bdev_limits {
-	uint32_t block_size_bytes;	    /* logical: 512 or 4096 */
+	uint32_t block_size_bytes;          /* logical: 512 or 4096 */
 	uint32_t physical_block_size_bytes; /* >= block_size_bytes, a power of two */
-	uint32_t optimal_io_bytes;	    /* 0: not known */
-	uint64_t discard_max_bytes;	    /* 0: DISCARD unsupported */
+	uint32_t optimal_io_bytes;          /* 0: not known */
+	uint64_t discard_max_bytes;         /* 0: DISCARD unsupported */
 	uint32_t discard_granularity_bytes;
 	uint64_t write_zeroes_max_bytes; /* 0: unsupported */
-	bool write_zeroes_unmap;	 /* BDEV_IO_UNMAP releases space */
+	bool write_zeroes_unmap;         /* BDEV_IO_UNMAP releases space */
 	bool read_only;
 	bool volatile_write_cache; /* FLUSH means something */
 	bool rotational;
