@@ -40,7 +40,7 @@ struct rpc_method {
 	const struct rpc_param *params;
 	size_t param_count;
 	size_t args_bytes; /* of the structure that params fill */
-	bool changes;	   /* configuration */
+	bool changes;      /* configuration */
 	void (*handler)(struct rpc_request *request, const void *args);
 };
 
@@ -72,6 +72,7 @@ struct rpc_request {
 	const struct rpc_method *method;
 	enum rpc_origin origin;
 	json_t *params;
+	int note; /* the handler's own, between its steps */
 
 	/* rpc_call.c's own */
 	struct list link;
@@ -84,11 +85,11 @@ struct rpc_request {
 /* Takes over the reference to result. The request is gone afterwards. */
 void rpc_reply(struct rpc_request *request, json_t *result);
 /* code: enum rpc_code or -errno. The request is gone afterwards. */
-void rpc_reply_error(struct rpc_request *request, int code, const char *fmt, ...)
-	PRINTF_LIKE(3, 4);
-/* For a change whose effect on the configuration is complete, but whose reply has to wait: lets
- * the next change begin. */
-void rpc_change_end(struct rpc_request *request);
+void rpc_reply_error(struct rpc_request *request, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* For a change whose effect on the configuration is complete, but whose reply has to wait: the
+ * request gives up its turn, and the next change begins with rpc_changes_next(). The result is NULL
+ * for a request that has none. */
+struct rpc_changes *rpc_change_detach(struct rpc_request *request);
 
 /* ---- the queue of changes ---------------------------------------------------------------- */
 
@@ -102,6 +103,8 @@ struct rpc_changes {
 	void *idle_arg;
 };
 void rpc_changes_init(struct rpc_changes *changes);
+/* Begins the next change. Harmless with NULL. */
+void rpc_changes_next(struct rpc_changes *changes);
 /* Refuses further changes; idle is called when the ones under way have ended, maybe at once. */
 void rpc_changes_close(struct rpc_changes *changes, void (*idle)(void *arg), void *arg);
 

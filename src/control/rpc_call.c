@@ -59,10 +59,13 @@ static void changes_add(struct rpc_changes *changes, struct rpc_request *request
 }
 
 /* A loop, not a recursion: a change that ends inside its handler comes back here. */
-static void changes_drain(struct rpc_changes *changes)
+void rpc_changes_next(struct rpc_changes *changes)
 {
 	struct list *node;
 
+	if (changes == NULL)
+		return;
+	changes->running = false;
 	if (changes->draining)
 		return;
 	changes->draining = true;
@@ -76,15 +79,12 @@ static void changes_drain(struct rpc_changes *changes)
 	changes_check_idle(changes);
 }
 
-void rpc_change_end(struct rpc_request *request)
+struct rpc_changes *rpc_change_detach(struct rpc_request *request)
 {
-	struct rpc_changes *changes = &request->control->changes;
+	bool held = request->holds_change;
 
-	if (!request->holds_change)
-		return;
 	request->holds_change = false;
-	changes->running = false;
-	changes_drain(changes);
+	return held ? &request->control->changes : NULL;
 }
 
 /* ---- outcome ----------------------------------------------------------------------------- */
@@ -93,10 +93,11 @@ static void request_finish(struct rpc_request *request, json_t *result, int code
 			   const char *message)
 {
 	request->done(request->arg, result, code, message);
-	rpc_change_end(request);
+	struct rpc_changes *changes = rpc_change_detach(request);
 	json_decref(result);
 	json_decref(request->params);
 	free(request);
+	rpc_changes_next(changes);
 }
 
 void rpc_reply(struct rpc_request *request, json_t *result)

@@ -34,8 +34,8 @@ struct rpc_connection {
 	void *gone_arg;
 	bool turn_queued;
 	bool pumping;
-	bool eof;     /* nothing more will be read */
-	bool closed;  /* the socket is gone; memory follows when nothing refers to it */
+	bool eof;    /* nothing more will be read */
+	bool closed; /* the socket is gone; memory follows when nothing refers to it */
 };
 
 static struct log_limit stall_limit;
@@ -161,9 +161,9 @@ static void stream_fail(struct rpc_connection *c, int rc)
 		int code;
 		const char *sentence;
 	} failures[] = {
-		{ -EINVAL, RPC_CODE_PARSE, "not valid JSON: a request begins with '{' or '['" },
-		{ -E2BIG, RPC_CODE_INVALID_REQUEST, "the request is longer than 1 MiB" },
-		{ -ELOOP, RPC_CODE_PARSE, "the request is nested deeper than 32 levels" },
+		{-EINVAL, RPC_CODE_PARSE, "not valid JSON: a request begins with '{' or '['"},
+		{-E2BIG, RPC_CODE_INVALID_REQUEST, "the request is longer than 1 MiB"},
+		{-ELOOP, RPC_CODE_PARSE, "the request is nested deeper than 32 levels"},
 	};
 
 	for (size_t i = 0; i < ARRAY_COUNT(failures); i++) {

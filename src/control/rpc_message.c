@@ -57,8 +57,8 @@ static json_t *error_object(int code, const char *sentence)
 static void answer_add(struct rpc_message *message, const char *key, json_t *value)
 {
 	struct rpc_text *answer = &message->answer;
-	json_t *object = json_pack("{s:s, s:O?, s:o}", "jsonrpc", "2.0", "id", message->id, key,
-				   value);
+	json_t *object =
+		json_pack("{s:s, s:O?, s:o}", "jsonrpc", "2.0", "id", message->id, key, value);
 	char *text;
 
 	if (object == NULL)
@@ -231,8 +231,8 @@ void rpc_message_step(struct rpc_message *message)
 		return;
 	}
 	message->stepping = true;
-	call_begin(message, message->batch ? json_array_get(message->root, message->call_index) :
-					     message->root);
+	call_begin(message, message->batch ? json_array_get(message->root, message->call_index)
+					   : message->root);
 	message->stepping = false;
 }
 

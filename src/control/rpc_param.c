@@ -153,19 +153,19 @@ static bool decode_array(const struct rpc_param *param, const json_t *value, voi
 static const struct {
 	const char *name;
 	decode_fn decode;
-	size_t bytes;	       /* of the decoded value */
+	size_t bytes;          /* of the decoded value */
 	size_t fallback_bytes; /* 0: absent leaves zeroes */
 } types[RPC_TYPE_COUNT] = {
-	[RPC_TYPE_STRING] = { "string", decode_string, sizeof(char *), 0 },
-	[RPC_TYPE_NAME] = { "string", decode_name, sizeof(char *), 0 },
-	[RPC_TYPE_CHOICE] = { "string", decode_choice, sizeof(char *), 0 },
-	[RPC_TYPE_UUID] = { "string", decode_uuid, sizeof(char *), 0 },
-	[RPC_TYPE_BOOL] = { "boolean", decode_bool, sizeof(bool), sizeof(bool) },
-	[RPC_TYPE_U32] = { "number", decode_u32, sizeof(uint32_t), sizeof(uint32_t) },
-	[RPC_TYPE_U64] = { "number", decode_u64, sizeof(uint64_t), sizeof(uint64_t) },
-	[RPC_TYPE_SIZE] = { "number or string", decode_size, sizeof(uint64_t), sizeof(uint64_t) },
-	[RPC_TYPE_CPUMASK] = { "string", decode_cpumask, REACTOR_CPU_WORDS * sizeof(uint64_t), 0 },
-	[RPC_TYPE_ARRAY] = { "array", decode_array, sizeof(json_t *), 0 },
+	[RPC_TYPE_STRING] = {"string", decode_string, sizeof(char *), 0},
+	[RPC_TYPE_NAME] = {"string", decode_name, sizeof(char *), 0},
+	[RPC_TYPE_CHOICE] = {"string", decode_choice, sizeof(char *), 0},
+	[RPC_TYPE_UUID] = {"string", decode_uuid, sizeof(char *), 0},
+	[RPC_TYPE_BOOL] = {"boolean", decode_bool, sizeof(bool), sizeof(bool)},
+	[RPC_TYPE_U32] = {"number", decode_u32, sizeof(uint32_t), sizeof(uint32_t)},
+	[RPC_TYPE_U64] = {"number", decode_u64, sizeof(uint64_t), sizeof(uint64_t)},
+	[RPC_TYPE_SIZE] = {"number or string", decode_size, sizeof(uint64_t), sizeof(uint64_t)},
+	[RPC_TYPE_CPUMASK] = {"string", decode_cpumask, REACTOR_CPU_WORDS * sizeof(uint64_t), 0},
+	[RPC_TYPE_ARRAY] = {"array", decode_array, sizeof(json_t *), 0},
 };
 
 const char *rpc_type_name(enum rpc_type type)
@@ -181,9 +181,9 @@ static void describe_string(const struct rpc_param *param, char *text, size_t te
 
 static void describe_number(const struct rpc_param *param, char *text, size_t text_bytes)
 {
-	const char *more = param->type == RPC_TYPE_SIZE ?
-				   " of bytes, or text with a unit such as \"10G\"," :
-				   "";
+	const char *more = param->type == RPC_TYPE_SIZE
+				   ? " of bytes, or text with a unit such as \"10G\","
+				   : "";
 
 	if (param->min == param->max)
 		snprintf(text, text_bytes, "the number %llu", (unsigned long long)param->min);
@@ -247,8 +247,8 @@ static const struct rpc_param *param_find(const struct rpc_param *params, size_t
 static int refuse_unknown(const struct rpc_param *params, size_t param_count, const char *name,
 			  char *error, size_t error_bytes)
 {
-	size_t len = (size_t)snprintf(error, error_bytes, "%.64s: unknown parameter; known are:",
-				      name);
+	size_t len =
+		(size_t)snprintf(error, error_bytes, "%.64s: unknown parameter; known are:", name);
 
 	for (size_t i = 0; i < param_count && len < error_bytes; i++)
 		len += (size_t)snprintf(error + len, error_bytes - len, "%s %s", i ? "," : "",

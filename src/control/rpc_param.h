@@ -13,15 +13,15 @@
 
 enum rpc_type {
 	RPC_TYPE_STRING,  /* const char * */
-	RPC_TYPE_NAME,	  /* const char *, as bdev_name_valid() */
+	RPC_TYPE_NAME,    /* const char *, as bdev_name_valid() */
 	RPC_TYPE_CHOICE,  /* const char *, one of choices */
-	RPC_TYPE_UUID,	  /* const char * */
-	RPC_TYPE_BOOL,	  /* bool */
-	RPC_TYPE_U32,	  /* uint32_t */
-	RPC_TYPE_U64,	  /* uint64_t */
-	RPC_TYPE_SIZE,	  /* uint64_t; JSON number of bytes, or text such as "10G" */
+	RPC_TYPE_UUID,    /* const char * */
+	RPC_TYPE_BOOL,    /* bool */
+	RPC_TYPE_U32,     /* uint32_t */
+	RPC_TYPE_U64,     /* uint64_t */
+	RPC_TYPE_SIZE,    /* uint64_t; JSON number of bytes, or text such as "10G" */
 	RPC_TYPE_CPUMASK, /* uint64_t [REACTOR_CPU_WORDS] */
-	RPC_TYPE_ARRAY,	  /* const json_t * */
+	RPC_TYPE_ARRAY,   /* const json_t * */
 	RPC_TYPE_COUNT,
 };
 
@@ -39,7 +39,7 @@ struct rpc_param {
 	 * max 0 stands for RPC_STRING_MAX. */
 	uint64_t min;
 	uint64_t max;
-	uint64_t fallback;	    /* numbers, sizes, bools: the value when absent */
+	uint64_t fallback;          /* numbers, sizes, bools: the value when absent */
 	const char *const *choices; /* CHOICE: NULL-terminated */
 	const char *help;
 };

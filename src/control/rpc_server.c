@@ -75,9 +75,8 @@ static void connection_gone(void *arg)
 
 static void refuse(int fd)
 {
-	static const char answer[] =
-		"{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-16,"
-		"\"message\":\"too many connections to the RPC socket\"}}\n";
+	static const char answer[] = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-16,"
+				     "\"message\":\"too many connections to the RPC socket\"}}\n";
 
 	(void)fd_send(fd, answer, sizeof(answer) - 1, NULL, 0);
 	fd_close(&fd);
@@ -139,7 +138,7 @@ void rpc_server_stop(struct rpc_server *server, void (*done)(void *arg), void *a
 {
 	ensure(!server->stopping);
 	server_unlisten(server);
-	list_for_each_safe(node, &server->connections)
+	list_for_each_safe (node, &server->connections)
 		rpc_connection_close(node);
 	server->stopping = true;
 	server->stopped = done;
