@@ -104,7 +104,7 @@ static void get_version(struct rpc_request *request, const void *args)
 	sscanf(SLUICE_VERSION, "%d.%d.%d%n", &major, &minor, &patch, &suffix);
 	rpc_reply(request, json_pack("{s:s, s:{s:i, s:i, s:i, s:s}}", "version",
 				     "Sluice v" SLUICE_VERSION, "fields", "major", major, "minor",
-				     minor, "patch", patch, "suffix", SLUICE_VERSION + suffix));
+				     minor, "patch", patch, "suffix", &SLUICE_VERSION[suffix]));
 }
 
 /* ---- sluice_get_status ------------------------------------------------------------------- */
