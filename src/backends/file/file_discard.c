@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/fs.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "backends/file/file_impl.h"
@@ -29,6 +30,7 @@ static void done(struct worker_job *job)
 {
 	struct file_channel *ctx = container_of(job, struct file_channel, discard_job);
 	struct bdev_io *io = ctx->discard_first;
+	struct file_bdev *file = file_bdev(ctx->channel->bdev);
 	/* DISCARD is advice: a device that cannot take it has done nothing wrong. */
 	int rc = ctx->discard_rc == -EOPNOTSUPP ? 0 : ctx->discard_rc;
 
@@ -37,6 +39,8 @@ static void done(struct worker_job *job)
 		ctx->discard_last = &ctx->discard_first;
 	else
 		start_first(ctx);
+	if (rc < 0 && file_log_pass(file))
+		log_error("'%s': discard failed: %s", file->filename, strerror(-rc));
 	bdev_io_complete(io, bdev_status_from_errno(rc));
 }
 

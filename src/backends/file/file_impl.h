@@ -34,6 +34,10 @@ struct file_bdev {
 	bool flush_failed; /* the kernel tells only once that writes were lost: we remember */
 	bool no_punch;
 	bool no_zero_range;
+
+	/* The disk's, not the channel's: a guest can make new channels at will. */
+	struct log_limit log;
+	bool log_busy; /* taken by the reactor that is using log */
 };
 
 static inline struct file_bdev *file_bdev(const struct bdev *bdev)
@@ -156,6 +160,8 @@ static inline struct file_channel *file_channel(const struct bdev_io *io)
 	return (struct file_channel *)io->channel->ctx;
 }
 
+/* True when a line about this file may be logged now. Any reactor. */
+bool file_log_pass(struct file_bdev *file);
 void file_submit(struct bdev_channel *channel, struct bdev_io *io);
 /* Asks the kernel for the next step of an I/O. */
 void file_io_issue(struct bdev_io *io);

@@ -207,22 +207,36 @@ static void end(struct bdev_io *io, enum bdev_status status)
 	bdev_io_complete(io, status);
 }
 
+bool file_log_pass(struct file_bdev *file)
+{
+	/* If another reactor is here, the file is being written about anyway. */
+	if (__atomic_exchange_n(&file->log_busy, true, __ATOMIC_ACQUIRE))
+		return false;
+	bool pass = log_limit_pass(&file->log);
+	store_release(&file->log_busy, false);
+	return pass;
+}
+
 __attribute__((cold)) static void end_failed(struct bdev_io *io, int rc)
 {
-	log_limited(&file_channel(io)->ring->log, LOG_LEVEL_ERROR,
-		    "'%s': %s of %llu bytes at %llu failed: %s", io_file(io)->filename,
-		    bdev_io_type_name(io->type), (unsigned long long)io->len_bytes,
-		    (unsigned long long)io->offset_bytes, strerror(-rc));
+	struct file_bdev *file = io_file(io);
+
+	if (file_log_pass(file))
+		log_error("'%s': %s of %llu bytes at %llu failed: %s", file->filename,
+			  bdev_io_type_name(io->type), (unsigned long long)io->len_bytes,
+			  (unsigned long long)io->offset_bytes, strerror(-rc));
 	end(io, bdev_status_from_errno(rc));
 }
 
 /* Nothing came although the disk goes on: somebody cut the file short. */
 __attribute__((cold)) static void end_short(struct bdev_io *io)
 {
-	log_limited(&file_channel(io)->ring->log, LOG_LEVEL_ERROR,
-		    "'%s': %s at %llu is beyond the end of the file, which has shrunk",
-		    io_file(io)->filename, bdev_io_type_name(io->type),
-		    (unsigned long long)(io->offset_bytes + file_io(io)->done_bytes));
+	struct file_bdev *file = io_file(io);
+
+	if (file_log_pass(file))
+		log_error("'%s': %s at %llu is beyond the end of the file, which has shrunk",
+			  file->filename, bdev_io_type_name(io->type),
+			  (unsigned long long)(io->offset_bytes + file_io(io)->done_bytes));
 	end(io, BDEV_STATUS_IO_ERROR);
 }
 
