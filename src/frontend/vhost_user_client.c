@@ -66,7 +66,7 @@ static int fail_io(struct vhost_user_client *client, uint32_t request, ssize_t r
 static int send_all(struct vhost_user_client *client, const struct vhost_user_message *msg,
 		    const int *fds, size_t fd_count)
 {
-	const uint8_t *at = (const uint8_t *)msg;
+	const uint8_t *at = (const uint8_t *)&msg->header;
 	size_t left = sizeof(msg->header) + msg->header.size;
 
 	while (left > 0) {
