@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from blk import CONFIG, CONFIG_WCE_OFFSET
+from daemon import wait_until
 from guest_memory import GuestMemory, Region
 from vhost_user import (
     CONFIG_HEADER, HEADER, NEED_REPLY, REPLY, U64, VERSION, VRING_ADDR, VRING_NOFD, VRING_STATE,
@@ -251,7 +252,6 @@ def test_repeated_messages_do_not_leak(server, connect, memory_disk):
             driver.conn.set_vring_kick(0, driver.queues[0].kick_fd)
             channel.close()
             channel = driver.conn.open_backend_channel()
-        from daemon import wait_until
         wait_until(lambda: server.fd_count() <= before, "replaced fds closed")
         driver.read(0, 512)
     finally:
