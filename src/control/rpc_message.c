@@ -3,7 +3,6 @@
 #include "control/rpc_message.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,7 +111,8 @@ static json_t *id_get(json_t *request)
 	json_t *id = json_object_get(request, "id");
 	double real = json_real_value(id);
 
-	if (json_is_real(id) && real == floor(real) && fabs(real) <= 9007199254740992.0)
+	if (json_is_real(id) && real >= -9007199254740992.0 && real <= 9007199254740992.0 &&
+	    real == (double)(json_int_t)real)
 		return json_integer((json_int_t)real);
 	return json_incref(id);
 }

@@ -3,7 +3,6 @@
 #include "control/rpc_param.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <uuid/uuid.h>
@@ -83,7 +82,7 @@ static bool number_get(const json_t *value, uint64_t *out)
 	}
 	double real = json_real_value(value);
 	if (!json_is_real(value) || !(real >= 0.0 && real <= 9007199254740992.0) ||
-	    real != floor(real))
+	    real != (double)(uint64_t)real)
 		return false;
 	*out = (uint64_t)real;
 	return true;
