@@ -592,16 +592,22 @@ def test_backend_channel_full_of_nonsense(connect, memory_disk):
     channel.close()
 
 
-def test_own_connection_as_backend_channel(dial, memory_disk):
-    """A front-end may hand its own connection over: no loop, no lasting reference."""
-    connection = dial(memory_disk)
-    try:
-        connection.send(Request.SET_BACKEND_REQ_FD, fds=[connection.sock.fileno()],
-                        need_reply=True)
-        connection.recv_reply(Request.SET_BACKEND_REQ_FD)
-        connection.get_features()
-    except SessionClosed:
-        pass
+@pytest.mark.parametrize("request_", [
+    Request.SET_BACKEND_REQ_FD, Request.SET_VRING_KICK, Request.SET_VRING_CALL,
+    Request.SET_VRING_ERR], ids=lambda r: r.name)
+@pytest.mark.parametrize("whose", ["own", "of_another"])
+def test_a_connection_as_an_fd(dial, memory_disk, request_, whose):
+    """A front-end may hand over its own end of a connection. A server that keeps it never sees
+    that connection close: its sessions, of which there is a limited number, are lost."""
+    first, second = dial(memory_disk), dial(memory_disk)
+    for connection, other in ((first, second), (second, first)):
+        fd = (connection if whose == "own" else other).sock.fileno()
+        try:
+            connection.send(request_, bytes(PAYLOAD_BYTES[request_]), fds=[fd], need_reply=True)
+            connection.recv_reply(request_)
+            connection.get_features()
+        except SessionClosed:
+            pass
 
 
 # -- log, inflight: offered only from the next milestone on; refused or bounded either way --------
