@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "vhost/session.h"
 
@@ -509,6 +511,24 @@ int message_payload_bounds(uint32_t request, uint32_t *min_bytes, uint32_t *max_
 	return 0;
 }
 
+/* True for a front-end's end of a connection to one of our own sockets. A session that held it
+ * would never end: nothing but that end's closing tells that the front-end has left. */
+static bool leads_to_us(int fd)
+{
+	struct sockaddr_un peer = {0};
+	socklen_t peer_bytes = sizeof(peer) - 1;
+	const struct vhost_controller *controller = NULL;
+
+	if (getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) < 0 ||
+	    peer.sun_family != AF_UNIX || peer.sun_path[0] == '\0')
+		return false;
+	while ((controller = vhost_controller_next(controller)) != NULL) {
+		if (strcmp(peer.sun_path, controller->socket_path) == 0)
+			return true;
+	}
+	return false;
+}
+
 int message_handle(struct vhost_session *session, const char **why)
 {
 	const struct message *message = find_message(session->message.header.request);
@@ -516,6 +536,12 @@ int message_handle(struct vhost_session *session, const char **why)
 	if (session->fd_count > message->fd_max) {
 		*why = "more fds than it may carry";
 		return -EINVAL;
+	}
+	for (size_t i = 0; i < session->fd_count; i++) {
+		if (leads_to_us(session->fds[i])) {
+			*why = "an fd that is a connection to ourselves";
+			return -EINVAL;
+		}
 	}
 	return message->handle(session, why);
 }
