@@ -11,10 +11,10 @@
 __attribute__((noreturn, cold)) void assert_failed(const char *expr, const char *file, int line,
 						   const char *func);
 
-#define ensure(expr)                                                                               \
-	do {                                                                                       \
-		if (unlikely(!(expr)))                                                             \
-			assert_failed(#expr, __FILE__, __LINE__, __func__);                        \
+#define ensure(expr)                                                        \
+	do {                                                                \
+		if (unlikely(!(expr)))                                      \
+			assert_failed(#expr, __FILE__, __LINE__, __func__); \
 	} while (0)
 
 #endif

@@ -146,8 +146,8 @@ ssize_t fd_send(int sock, const void *buf, size_t len, const int *fds, size_t fd
 		struct cmsghdr align;
 		char buf[CMSG_SPACE(FD_PASS_MAX * sizeof(int))];
 	} control;
-	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct iovec iov = {.iov_base = (void *)buf, .iov_len = len};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	ensure(fd_count <= FD_PASS_MAX);
 	if (fd_count > 0) {
@@ -174,7 +174,7 @@ ssize_t fd_recv(int sock, void *buf, size_t len, int flags, int *fds, size_t fd_
 		struct cmsghdr align;
 		char buf[CMSG_SPACE(FD_PASS_MAX * sizeof(int))];
 	} control;
-	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct iovec iov = {.iov_base = buf, .iov_len = len};
 	struct msghdr msg = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,

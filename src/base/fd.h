@@ -17,7 +17,8 @@ void fd_close(int *fd);
 /* 0, or -errno. */
 int fd_set_nonblocking(int fd, bool nonblocking);
 
-/* A memfd of len_bytes, sealed against shrinking. Returns the fd, owned by the caller, or -errno. */
+/* A memfd of len_bytes, sealed against shrinking. Returns the fd, owned by the caller, or -errno.
+ */
 int fd_memfd_create(const char *name, uint64_t len_bytes, unsigned int memfd_flags);
 
 /* A non-blocking eventfd with count 0: the fd, owned by the caller, or -errno. */

@@ -56,11 +56,11 @@ static inline struct list *list_pop(struct list *head)
 }
 
 #define list_entry(node, type, member) container_of(node, type, member)
-#define list_for_each(node, head)                                                                  \
+#define list_for_each(node, head) \
 	for (struct list *node = (head)->next; node != (head); node = node->next)
 /* As above; the body may remove the node. */
-#define list_for_each_safe(node, head)                                                             \
-	for (struct list *node = (head)->next, *node##_next = node->next; node != (head);         \
+#define list_for_each_safe(node, head)                                                    \
+	for (struct list *node = (head)->next, *node##_next = node->next; node != (head); \
 	     node = node##_next, node##_next = node->next)
 
 #endif

@@ -37,10 +37,10 @@ struct log_limit {
 /* True when a line may be written now. */
 bool log_limit_pass(struct log_limit *limit);
 
-#define log_limited(limit, level, ...)                                                             \
-	do {                                                                                       \
-		if (log_limit_pass(limit))                                                         \
-			log_line(level, __VA_ARGS__);                                              \
+#define log_limited(limit, level, ...)                \
+	do {                                          \
+		if (log_limit_pass(limit))            \
+			log_line(level, __VA_ARGS__); \
 	} while (0)
 
 #endif

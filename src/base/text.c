@@ -30,10 +30,9 @@ static int size_shift(const char *suffix)
 		const char *name;
 		int shift;
 	} units[] = {
-		{ "", 0 },     { "b", 0 },    { "k", 10 },  { "kb", 10 },  { "kib", 10 },
-		{ "m", 20 },   { "mb", 20 },  { "mib", 20 }, { "g", 30 },   { "gb", 30 },
-		{ "gib", 30 }, { "t", 40 },   { "tb", 40 },  { "tib", 40 }, { "p", 50 },
-		{ "pib", 50 },
+		{"", 0},    {"b", 0},    {"k", 10}, {"kb", 10},  {"kib", 10}, {"m", 20},
+		{"mb", 20}, {"mib", 20}, {"g", 30}, {"gb", 30},  {"gib", 30}, {"t", 40},
+		{"tb", 40}, {"tib", 40}, {"p", 50}, {"pib", 50},
 	};
 
 	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {

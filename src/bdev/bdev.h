@@ -8,7 +8,9 @@
  * that path locks or allocates.
  *
  * Addresses are bytes from the start of the device and multiples of block_size_bytes.
- * bdev_submit() checks range, alignment, direction and limits, so that back-ends need not.
+ * bdev_submit() (bdev_io.h) checks range, alignment, direction and support, so that back-ends need
+ * not. It does not check lengths against discard_max_bytes and write_zeroes_max_bytes: those are
+ * what a guest is told to stay within, and a back-end must take any length up to the whole disk.
  */
 #ifndef SLUICE_BDEV_BDEV_H
 #define SLUICE_BDEV_BDEV_H
@@ -26,7 +28,7 @@
 enum bdev_io_type {
 	BDEV_IO_READ,
 	BDEV_IO_WRITE,
-	BDEV_IO_FLUSH,	      /* ends when every write that ended before it is on stable storage */
+	BDEV_IO_FLUSH,        /* ends when every write that ended before it is on stable storage */
 	BDEV_IO_DISCARD,      /* contents become undefined; space may be released */
 	BDEV_IO_WRITE_ZEROES, /* reads as zeroes afterwards */
 	BDEV_IO_TYPE_COUNT,
@@ -36,13 +38,13 @@ const char *bdev_io_type_name(enum bdev_io_type type);
 /* The one vocabulary of outcomes. Front-ends map each value once to their own. */
 enum bdev_status {
 	BDEV_STATUS_OK,
-	BDEV_STATUS_IO_ERROR,	 /* the medium, or what stands for it, failed */
-	BDEV_STATUS_NO_SPACE,	 /* thin storage is full */
+	BDEV_STATUS_IO_ERROR, /* the medium, or what stands for it, failed */
+	BDEV_STATUS_NO_SPACE, /* thin storage is full */
 	BDEV_STATUS_OUT_OF_RANGE,
-	BDEV_STATUS_MISALIGNED,	 /* offset or length is not a multiple of the block size */
+	BDEV_STATUS_MISALIGNED, /* offset or length is not a multiple of the block size */
 	BDEV_STATUS_READ_ONLY,
 	BDEV_STATUS_UNSUPPORTED,
-	BDEV_STATUS_ABORTED,	 /* the device went away */
+	BDEV_STATUS_ABORTED, /* the device went away */
 	BDEV_STATUS_COUNT,
 };
 const char *bdev_status_name(enum bdev_status status);
@@ -76,15 +78,17 @@ struct bdev_io {
 	uint64_t backend_ctx[4];
 };
 
-/* What a back-end can do, declared once at creation; the front-end hands it to the guest. */
+/* What a back-end can do, declared once at creation; the front-end hands it to the guest. The two
+ * max fields say what is sensible in one request (and by 0 what is unsupported); longer ones are
+ * carried out all the same. */
 struct bdev_limits {
-	uint32_t block_size_bytes;	    /* logical: 512 or 4096 */
+	uint32_t block_size_bytes;          /* logical: 512 or 4096 */
 	uint32_t physical_block_size_bytes; /* >= block_size_bytes, a power of two */
-	uint32_t optimal_io_bytes;	    /* 0: not known */
-	uint64_t discard_max_bytes;	    /* 0: DISCARD unsupported */
+	uint32_t optimal_io_bytes;          /* 0: not known */
+	uint64_t discard_max_bytes;         /* 0: DISCARD unsupported */
 	uint32_t discard_granularity_bytes;
 	uint64_t write_zeroes_max_bytes; /* 0: unsupported */
-	bool write_zeroes_unmap;	 /* BDEV_IO_UNMAP releases space */
+	bool write_zeroes_unmap;         /* BDEV_IO_UNMAP releases space */
 	bool read_only;
 	bool volatile_write_cache; /* FLUSH means something */
 	bool rotational;
@@ -108,6 +112,20 @@ struct bdev_ops {
 
 #define BDEV_NAME_MAX 64
 
+/* Counters of one channel: written by its reactor, read by anybody. Latency is measured between
+ * the starts of the reactor's iterations (reactor_now_ticks), so what completes inside
+ * bdev_submit() counts as 0. A cache line a type: an I/O touches one. */
+struct bdev_type_stats {
+	uint64_t op_count; /* ended by the back-end, with whatever status */
+	uint64_t bytes;    /* of those that ended well */
+	uint64_t ticks;    /* latency, summed */
+	uint64_t max_ticks;
+	uint64_t error_count; /* ended badly, or refused by bdev_submit() */
+} CACHE_ALIGNED;
+struct bdev_stats {
+	struct bdev_type_stats types[BDEV_IO_TYPE_COUNT];
+};
+
 /* The base of every back-end's own structure. Fixed from bdev_register() on. */
 struct bdev {
 	struct list link;
@@ -122,34 +140,35 @@ struct bdev {
 	/* bdev.c's own */
 	struct list opens;
 	struct list channels;
-	void *stats_retired;
+	struct bdev_stats stats_retired; /* of channels that are gone */
 };
 
-/* Counters of one channel: written by its reactor, read by anybody. */
-struct bdev_type_stats {
-	uint64_t op_count;
-	uint64_t bytes;
-	uint64_t ticks; /* latency, summed */
-	uint64_t max_ticks;
-	uint64_t error_count;
-};
-struct bdev_stats {
-	struct bdev_type_stats types[BDEV_IO_TYPE_COUNT];
-};
-
+/* The first cache line is what an I/O reads; copied from the bdev so that submitting follows no
+ * further pointer. Allocated by bdev_channel_alloc() only. */
 struct bdev_channel {
-	struct bdev *bdev;
+	void (*submit)(struct bdev_channel *channel, struct bdev_io *io);
 	struct reactor *reactor;
-	struct list link; /* control's list of channels, for statistics */
+	uint64_t size_bytes;
+	uint32_t block_mask; /* block_size_bytes - 1 */
+	uint32_t type_mask;  /* bit per enum bdev_io_type that may be submitted */
 	uint32_t inflight_count;
+	bool started;
+	struct bdev *bdev;
+	struct bdev_open *open;
+	struct list link; /* bdev's list of channels, for statistics; control thread */
 	struct bdev_stats stats;
 	char ctx[] __attribute__((aligned(16)));
-};
+} CACHE_ALIGNED;
 
 /* ---- registry: control thread ------------------------------------------------------------ */
 
-/* Checks that the name is new and well formed, and limits are sane, and publishes the bdev: 0,
- * -EEXIST, -EINVAL. If uuid is null one is made. */
+/* For constructors: zeroed memory for a back-end's structure, whose first member is its struct
+ * bdev; to be freed with free(). NULL if there is none. */
+void *bdev_alloc(size_t size_bytes);
+/* For constructors: checks and stores the name, and the uuid if not NULL: 0 or -EINVAL. */
+int bdev_set_identity(struct bdev *bdev, const char *name, const char *uuid);
+/* Checks that name and uuid are new and limits are sane, and publishes the bdev: 0, -EEXIST,
+ * -EINVAL. If uuid is null one is made. On failure bdev stays the caller's. */
 int bdev_register(struct bdev *bdev);
 /* Unregisters and destroys a bdev that nobody has open: 0, or -EBUSY. */
 int bdev_destroy(struct bdev *bdev);
@@ -173,12 +192,14 @@ struct bdev_open {
 	struct bdev *bdev;
 	char owner[BDEV_NAME_MAX];
 	bool writable;
+	uint32_t channel_count;
 };
-/* 0; -ENODEV: no such bdev; -EBUSY: the writer's place is taken (*who, if not NULL, names the
- * holder); -EROFS: a writable open of a read-only bdev. */
+/* 0; -ENODEV: no such bdev; -EBUSY: somebody writes, or somebody reads what is to be written (*who,
+ * if who is not NULL, names the holder until it closes); -EROFS: a writable open of a read-only
+ * bdev; -ENOMEM. *out is owned by the bdev layer until bdev_close(). */
 int bdev_open(const char *name, const char *owner, bool writable, struct bdev_open **out,
 	      const char **who);
-/* All channels must have been put. */
+/* All channels must have been freed. */
 void bdev_close(struct bdev_open *open);
 
 /* Sums the counters of all channels, past ones included. Control thread. */
@@ -193,9 +214,6 @@ int bdev_channel_start(struct bdev_channel *channel);
 void bdev_channel_stop(struct bdev_channel *channel);
 void bdev_channel_free(struct bdev_channel *channel);
 
-void bdev_submit(struct bdev_channel *channel, struct bdev_io *io);
-
-/* For back-ends: ends an I/O exactly once, on its reactor. */
-void bdev_io_complete(struct bdev_io *io, enum bdev_status status);
+/* bdev_submit() and, for back-ends, bdev_io_complete(): bdev/bdev_io.h. */
 
 #endif

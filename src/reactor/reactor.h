@@ -12,8 +12,8 @@
 #ifndef SLUICE_REACTOR_REACTOR_H
 #define SLUICE_REACTOR_REACTOR_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/list.h"
@@ -76,7 +76,7 @@ struct reactor_deferred {
 	void (*fn)(struct reactor_deferred *deferred);
 	bool queued;
 };
-void reactor_defer(struct reactor *reactor, struct reactor_deferred *deferred);
+static inline void reactor_defer(struct reactor *reactor, struct reactor_deferred *deferred);
 
 /* ---- fds --------------------------------------------------------------------------------- */
 
@@ -100,7 +100,7 @@ struct reactor_timer {
 	struct list link;
 	void (*fn)(struct reactor_timer *timer);
 	struct reactor *reactor;
-	uint64_t due_ns;
+	uint64_t due_ticks;
 };
 /* One-shot, after delay_ns; starting it again moves it. Zero-initialise before the first use.
  * For few timers: starting is O(pending). */
@@ -137,7 +137,7 @@ const char *reactor_name(const struct reactor *reactor);
 int reactor_cpu(const struct reactor *reactor); /* -1: not pinned */
 enum reactor_poll_mode reactor_mode(const struct reactor *reactor);
 /* Ticks at the start of the current iteration: a clock that costs nothing. */
-uint64_t reactor_now_ticks(const struct reactor *reactor);
+static inline uint64_t reactor_now_ticks(const struct reactor *reactor);
 
 /* Any thread; each field is read atomically, the set of them is not. */
 struct reactor_stats {
@@ -164,5 +164,31 @@ struct reactor_set {
 	struct reactor *data[REACTOR_COUNT_MAX];
 	unsigned int data_count;
 };
+
+/* ---- inline parts ------------------------------------------------------------------------ */
+
+/* What the path of an I/O touches; the first member of struct reactor. Own thread only. */
+struct reactor_hot {
+	uint64_t now_ticks;
+	struct reactor_deferred *deferred_first;
+	struct reactor_deferred **deferred_last;
+};
+
+static inline uint64_t reactor_now_ticks(const struct reactor *reactor)
+{
+	return ((const struct reactor_hot *)reactor)->now_ticks;
+}
+
+static inline void reactor_defer(struct reactor *reactor, struct reactor_deferred *deferred)
+{
+	struct reactor_hot *hot = (struct reactor_hot *)reactor;
+
+	if (deferred->queued)
+		return;
+	deferred->queued = true;
+	deferred->next = NULL;
+	*hot->deferred_last = deferred;
+	hot->deferred_last = &deferred->next;
+}
 
 #endif

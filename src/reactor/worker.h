@@ -10,16 +10,17 @@
 
 /* Intrusive; the submitter owns it until done runs, which may free it. */
 struct worker_job {
-	struct reactor_msg msg; /* worker.c's own */
-	struct worker_job *next; /* worker.c's own */
-	struct reactor *origin; /* worker.c's own */
+	struct reactor_msg msg;               /* worker.c's own */
+	struct worker_job *next;              /* worker.c's own */
+	struct reactor *origin;               /* worker.c's own */
 	void (*run)(struct worker_job *job);  /* on a worker thread; may block */
 	void (*done)(struct worker_job *job); /* on the submitting reactor */
 };
 
 /* Any thread, before the first job: starts thread_count threads. 0 or -errno. */
 int worker_init(unsigned int thread_count);
-/* After all reactors have ended: finishes queued jobs' run and joins the threads. */
+/* After all reactors have ended and before they are destroyed: runs the jobs that are queued and
+ * joins the threads. */
 void worker_fini(void);
 
 /* On a reactor's thread. Takes a mutex for the length of a list insertion: for set-up and for the

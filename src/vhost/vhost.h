@@ -22,15 +22,15 @@ struct vhost_controller;
 void vhost_init(const struct reactor_set *reactors);
 
 struct vhost_blk_options {
-	const char *name;	 /* as bdev_name_valid() */
+	const char *name;        /* as bdev_name_valid() */
 	const char *socket_path; /* absolute, or relative to the working directory */
 	const char *bdev_name;
-	const char *serial; /* at most 20 bytes; NULL: from the bdev's uuid */
+	const char *serial;                   /* at most 20 bytes; NULL: from the bdev's uuid */
 	uint64_t cpu_mask[REACTOR_CPU_WORDS]; /* all zero: every reactor */
-	uint32_t queue_count;		      /* 1 to VHOST_QUEUE_MAX; 0: the default */
+	uint32_t queue_count;                 /* 1 to VHOST_QUEUE_MAX; 0: the default */
 	bool read_only;
 	bool packed_ring; /* accepted; offered once packed rings are served */
-	bool writeback; /* initial write cache mode shown to the guest; default true */
+	bool writeback;   /* initial write cache mode shown to the guest; default true */
 };
 /* Opens the bdev and the socket: 0; -EEXIST (name), -ENODEV (bdev), -EBUSY (bdev has another
  * writer), -EROFS, -EINVAL (no reactor in cpu_mask), -EADDRINUSE and others from the socket.

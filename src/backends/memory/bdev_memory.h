@@ -14,7 +14,7 @@ struct bdev_memory_options {
 	uint64_t block_count;
 	uint32_t block_size_bytes;
 	uint32_t physical_block_size_bytes; /* 0: as block_size_bytes */
-	bool hugetlb;			    /* try hugetlb first; falls back to plain pages */
+	bool hugetlb;                       /* try hugetlb first; falls back to plain pages */
 };
 /* 0; -EEXIST, -EINVAL, -ENOMEM. *out is owned by the registry. */
 int bdev_memory_create(const struct bdev_memory_options *options, struct bdev **out);
