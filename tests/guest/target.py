@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 30
 RPC_TIMEOUT_S = 60
+# What sanitizers print; a leak shows only at the end.
+FAULTS = re.compile(r"(ERROR|WARNING): \w+Sanitizer|runtime error:")
 
 
 class TargetError(Exception):
@@ -114,7 +117,7 @@ class Target:
             status = self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise TargetError(f"did not end on SIGTERM\n{self.log()}") from None
-        if status != 0:
+        if status != 0 or FAULTS.search(self.log()):
             raise TargetError(f"ended with {status} on SIGTERM\n{self.log()}")
 
     def __enter__(self):
@@ -142,6 +145,12 @@ class Sluice(Target):
         super().__init__(disks, cores)
         self.poll = poll
         self._ids = itertools.count(1)
+
+    def start(self):
+        if not self.dir:
+            self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sluice-target."))
+            (self.dir / "state").mkdir()
+        return super().start()
 
     def command(self):
         binary = os.environ.get("SLUICE_BIN", str(ROOT / "build" / "src" / "sluice"))
@@ -205,7 +214,8 @@ class StorageDaemon(Target):
     """qemu-storage-daemon with the same disks, as far as it has them."""
 
     def command(self):
-        args = ["taskset", "-c", self.cores, "qemu-storage-daemon"]
+        # An iothread polls before it sleeps, the main loop does not: the faster of the two.
+        args = ["taskset", "-c", self.cores, "qemu-storage-daemon", "--object", "iothread,id=data"]
         for disk in self.disks:
             if disk.kind == "null":
                 node = f"driver=null-co,size={disk.size},read-zeroes=off"
@@ -219,7 +229,7 @@ class StorageDaemon(Target):
                         "discard=unmap")
             node += f",read-only={'on' if disk.readonly else 'off'}"
             args += ["--blockdev", f"{node},node-name={disk.name}",
-                     "--export", f"type=vhost-user-blk,id={disk.name},node-name={disk.name},"
+                     "--export", f"type=vhost-user-blk,id={disk.name},node-name={disk.name},iothread=data,"
                      f"addr.type=unix,addr.path={self.socket(disk.name)},"
                      f"writable={'off' if disk.readonly else 'on'},"
                      f"num-queues={disk.num_queues},logical-block-size={disk.block_size}"]
