@@ -18,8 +18,10 @@
 
 struct vhost_controller;
 
-/* Once, before any controller. The set must outlive all of them. */
-void vhost_init(const struct reactor_set *reactors);
+/* Once, before any controller: 0 or -errno. The set must outlive all of them. Takes over SIGBUS. */
+int vhost_init(const struct reactor_set *reactors);
+/* After the last controller is gone. */
+void vhost_fini(void);
 
 struct vhost_blk_options {
 	const char *name;        /* as bdev_name_valid() */

@@ -7,6 +7,7 @@
 #ifndef SLUICE_VHOST_VHOST_USER_WIRE_H
 #define SLUICE_VHOST_VHOST_USER_WIRE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum vhost_user_request {
@@ -177,9 +178,16 @@ union vhost_user_payload {
 	struct vhost_user_log log;
 };
 
+/* A message in memory. On the wire it begins with the header; the word before it keeps the payload
+ * aligned. */
 struct vhost_user_message {
+	uint32_t not_on_the_wire;
 	struct vhost_user_header header;
 	union vhost_user_payload payload;
-} __attribute__((packed));
+};
+_Static_assert(offsetof(struct vhost_user_message, payload) ==
+		       offsetof(struct vhost_user_message, header) +
+			       sizeof(struct vhost_user_header),
+	       "payload follows header");
 
 #endif

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of the vhost-user server: controllers, sessions and their queues as the control
+ * thread sees them. Control thread only; what runs on reactors is vhost_queue.h.
+ *
+ * A session handles one message at a time. A message that concerns running queues sends them
+ * operations, waits for all to be done, and only then is answered and the next one read:
+ *
+ *   read -> handle (notes what is wanted) -> settle (stop and start queues accordingly)
+ *        -> then (what had to wait for stopped queues) -> settle -> reply -> read
+ */
+#ifndef SLUICE_VHOST_SESSION_H
+#define SLUICE_VHOST_SESSION_H
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "memory/guest_memory.h"
+#include "vhost/vhost.h"
+#include "vhost/vhost_queue.h"
+#include "vhost/vhost_user_wire.h"
+
+#define VHOST_SESSIONS_MAX 16 /* front-ends at once on one controller */
+
+struct vhost_session;
+
+/* What a kind of device brings along. */
+struct vhost_device_ops {
+	const char *transport; /* "vhost_user_blk" */
+	/* Feature bits on offer, and configuration space: bytes beyond its end are zero. */
+	uint64_t (*features)(const struct vhost_controller *controller);
+	void (*config_get)(const struct vhost_controller *controller, uint8_t *config,
+			   uint32_t config_bytes);
+	/* Writes of the driver: 0, or -EINVAL for a field that it may not write. */
+	int (*config_set)(struct vhost_session *session, uint32_t offset, const uint8_t *data,
+			  uint32_t data_bytes);
+	/* Memory for a running queue, with nothing but the device's part filled. */
+	int (*queue_create)(struct vhost_session *session, uint16_t size,
+			    struct vhost_channel *channel, struct vhost_queue **out);
+	void (*queue_destroy)(struct vhost_queue *queue);
+};
+
+struct vhost_controller {
+	struct list link;
+	char name[VHOST_NAME_MAX];
+	char *socket_path;
+	char serial[21];
+	const struct vhost_device_ops *device;
+	struct bdev_open *open;
+	uint64_t cpu_mask[REACTOR_CPU_WORDS];
+	struct vhost_channel *channels; /* one a data reactor */
+	uint32_t queue_count;
+	bool read_only;
+	bool packed_ring;
+	bool writeback; /* the cache mode that the configuration space shows */
+	bool serial_given;
+	struct reactor_fd listener;
+	struct list sessions;
+	uint32_t session_count;
+	uint64_t connect_count;
+	struct log_limit log_limit;
+	void (*delete_done)(void *arg); /* set: being deleted */
+	void *delete_arg;
+};
+
+/* A virtqueue of a session as its front-end described it. */
+struct session_queue {
+	struct vhost_session *session;
+	struct vhost_queue *run; /* NULL: not on a reactor */
+	struct vhost_queue_op op;
+	unsigned int reactor_index; /* while run */
+	uint64_t desc_user;
+	uint64_t avail_user;
+	uint64_t used_user;
+	uint32_t size; /* 0: not told */
+	uint16_t avail_index;
+	bool addr_set;
+	bool kick_set;
+	bool enabled;
+	bool hold; /* must not run while the message under way is handled */
+	int kick_fd;
+	int call_fd; /* owned here unless run has it */
+	int err_fd;
+};
+
+struct vhost_session {
+	struct list link;
+	struct vhost_controller *controller;
+	uint64_t id;
+	struct reactor_fd socket;
+	uint64_t features;
+	uint64_t protocol_features;
+	uint64_t status;
+	struct mem_table *memory; /* never NULL */
+	struct session_queue *queues;
+	uint32_t queue_count;
+	int backend_fd; /* the front-end's channel for our requests; -1 */
+
+	/* The message under way. */
+	struct vhost_user_message message;
+	size_t received_bytes;
+	int fds[FD_PASS_MAX];
+	size_t fd_count;
+	bool busy;                           /* handled, not answered yet */
+	int (*then)(struct vhost_session *); /* waits for pending_count to be 0 */
+	struct vhost_user_message reply;
+	uint32_t reply_bytes;          /* of payload; 0: none */
+	uint32_t argument;             /* of then: a queue index */
+	struct mem_table *memory_next; /* of then: replaces memory */
+	unsigned int pending_count;    /* operations on reactors under way */
+	bool muted;                    /* not reading the socket meanwhile */
+	bool closing;
+	struct reactor_deferred close_work;
+};
+
+/* ---- session.c ---------------------------------------------------------------------------- */
+
+int session_create(struct vhost_controller *controller, int socket_fd);
+/* Ends a session with one log line, once its queues have let go. Legal at any moment: nothing is
+ * freed before the control reactor's iteration ends. */
+void session_close(struct vhost_session *session, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Goes on with the message under way after all operations are done. */
+void session_continue(struct vhost_session *session);
+/* Closes the sessions whose memory file was truncated. */
+void session_check_faults(struct vhost_session *session);
+
+/* ---- messages.c: the table of messages ---------------------------------------------------- */
+
+/* The payload bounds of a request: 0, or -EPROTO for a request that is unknown. */
+int message_payload_bounds(uint32_t request, uint32_t *min_bytes, uint32_t *max_bytes);
+const char *message_name(uint32_t request);
+/* Handles the message that was read: 0, or -errno and *why. */
+int message_handle(struct vhost_session *session, const char **why);
+bool message_has_reply(uint32_t request);
+
+/* ---- session_queues.c --------------------------------------------------------------------- */
+
+int session_queues_create(struct vhost_session *session);
+void session_queues_destroy(struct vhost_session *session);
+/* Starts and stops queues until each runs exactly if it should. Failures close the session. */
+void session_settle(struct vhost_session *session);
+/* Makes settle stop the queue, or every queue, until the message is answered. */
+void session_hold(struct session_queue *queue);
+void session_hold_all(struct vhost_session *session);
+void session_release_holds(struct vhost_session *session);
+/* Gives the running queue another call fd, or stores it. Takes ownership of call_fd. */
+void session_queue_set_call(struct session_queue *queue, int call_fd);
+/* Makes a running queue use another memory table. */
+void session_queue_set_memory(struct session_queue *queue, const struct mem_table *memory);
+/* True if the ring of a queue lies at the same host addresses in another table. */
+bool session_queue_same_place(const struct session_queue *queue, const struct mem_table *memory);
+
+/* ---- session_memory.c --------------------------------------------------------------------- */
+
+int session_memory_set(struct vhost_session *session, const char **why);
+int session_memory_add(struct vhost_session *session, const char **why);
+int session_memory_remove(struct vhost_session *session, const char **why);
+
+/* ---- controller.c ------------------------------------------------------------------------- */
+
+const struct reactor_set *vhost_reactors(void);
+/* The reactor for another queue: of those allowed, the one that has fewest. */
+unsigned int controller_place_queue(struct vhost_controller *controller);
+void controller_unplace_queue(struct vhost_controller *controller, unsigned int reactor_index);
+/* A session is gone: its memory is freed by now. */
+void controller_session_gone(struct vhost_controller *controller);
+
+#endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running virtqueues: start, stop, change of memory, kick and call. See vhost_queue.h. */
+#include "vhost/vhost_queue.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/assert.h"
+#include "base/fd.h"
+#include "base/log.h"
+
+/* ---- kick and call ------------------------------------------------------------------------ */
+
+/* Edge-triggered and never read: every kick is an event, and costs no second system call. */
+static void on_kick(struct reactor_fd *watch, uint32_t epoll_events)
+{
+	struct vhost_queue *queue = container_of(watch, struct vhost_queue, kick_watch);
+
+	(void)epoll_events;
+	if (queue->poller.active)
+		return;
+	counter_add(&queue->stats.kick_count, 1);
+	virtqueue_disable_kick(&queue->vq);
+	poller_wake(&queue->poller);
+}
+
+static bool queue_park(struct poller *poller)
+{
+	struct vhost_queue *queue = container_of(poller, struct vhost_queue, poller);
+
+	if (queue->kick_polled)
+		return false;
+	if (queue->stopping || queue->vq.broken)
+		return true;
+	if (virtqueue_enable_kick(&queue->vq))
+		return true;
+	virtqueue_disable_kick(&queue->vq);
+	return false;
+}
+
+static void call_driver(struct vhost_queue *queue)
+{
+	if (queue->call_fd < 0)
+		return;
+	fd_eventfd_signal(queue->call_fd);
+	counter_add(&queue->stats.call_count, 1);
+}
+
+static void publish(struct reactor_deferred *deferred)
+{
+	struct vhost_queue *queue = container_of(deferred, struct vhost_queue, publish);
+
+	if (queue->vq.used_index == queue->vq.used_published)
+		return;
+	if (virtqueue_publish(&queue->vq))
+		call_driver(queue);
+	else
+		counter_add(&queue->stats.call_suppressed_count, 1);
+}
+
+void vhost_queue_break(struct vhost_queue *queue)
+{
+	log_warn("%s: queue %u stopped: %s", queue->controller_name, queue->index,
+		 queue->vq.broken_why);
+	if (queue->err_fd >= 0)
+		fd_eventfd_signal(queue->err_fd);
+}
+
+/* ---- operations of the control thread ------------------------------------------------------ */
+
+static void op_done(struct reactor_msg *msg)
+{
+	struct vhost_queue_op *op = container_of(msg, struct vhost_queue_op, msg);
+
+	op->done(op);
+}
+
+static void op_reply(struct vhost_queue_op *op, int result)
+{
+	op->result = result;
+	op->msg.fn = op_done;
+	reactor_send(op->queue->control, &op->msg);
+}
+
+static void op_send(struct vhost_queue_op *op, void (*fn)(struct reactor_msg *msg))
+{
+	op->msg.fn = fn;
+	reactor_send(op->queue->reactor, &op->msg);
+}
+
+static int channel_use(struct vhost_channel *channel)
+{
+	if (channel->running_count == 0) {
+		int rc = bdev_channel_start(channel->bdev);
+		if (rc < 0)
+			return rc;
+	}
+	channel->running_count++;
+	return 0;
+}
+
+static void channel_unuse(struct vhost_channel *channel)
+{
+	if (--channel->running_count == 0)
+		bdev_channel_stop(channel->bdev);
+}
+
+static void start_on_reactor(struct reactor_msg *msg)
+{
+	struct vhost_queue_op *op = container_of(msg, struct vhost_queue_op, msg);
+	struct vhost_queue *queue = op->queue;
+
+	int rc = channel_use(queue->channel);
+	if (rc < 0) {
+		op_reply(op, rc);
+		return;
+	}
+	queue->kick_polled = queue->kick_watch.fd < 0;
+	if (!queue->kick_polled) {
+		rc = reactor_fd_add(queue->reactor, &queue->kick_watch, EPOLLIN | EPOLLET);
+		if (rc < 0) {
+			channel_unuse(queue->channel);
+			op_reply(op, rc);
+			return;
+		}
+	}
+	virtqueue_disable_kick(&queue->vq);
+	poller_start(queue->reactor, &queue->poller);
+	op_reply(op, 0);
+}
+
+void vhost_queue_start(struct vhost_queue_op *op)
+{
+	op_send(op, start_on_reactor);
+}
+
+/* Last things of a stop, when nothing is in flight. */
+static void finish_stop(struct vhost_queue *queue)
+{
+	struct vhost_queue_op *op = queue->stop_op;
+
+	queue->stop_op = NULL;
+	/* What was completed in this iteration is not published yet. */
+	publish(&queue->publish);
+	channel_unuse(queue->channel);
+	op_reply(op, 0);
+}
+
+static void finish_memory(struct vhost_queue *queue)
+{
+	struct vhost_queue_op *op = queue->memory_op;
+
+	queue->memory_op = NULL;
+	op_reply(op, 0);
+}
+
+/* A queue that is let go must not be on the reactor's deferred list: the check runs as deferred
+ * work itself, behind whatever this iteration still does with the queue. */
+static void drained_deferred(struct reactor_deferred *deferred)
+{
+	struct vhost_queue *queue = container_of(deferred, struct vhost_queue, publish);
+
+	deferred->fn = publish;
+	publish(deferred);
+	if (queue->memory_op != NULL && queue->inflight[!queue->epoch] == 0)
+		finish_memory(queue);
+	if (queue->stop_op != NULL && queue->inflight[0] + queue->inflight[1] == 0)
+		finish_stop(queue);
+}
+
+void vhost_queue_drained(struct vhost_queue *queue)
+{
+	queue->publish.fn = drained_deferred;
+	reactor_defer(queue->reactor, &queue->publish);
+}
+
+static void stop_on_reactor(struct reactor_msg *msg)
+{
+	struct vhost_queue_op *op = container_of(msg, struct vhost_queue_op, msg);
+	struct vhost_queue *queue = op->queue;
+
+	ensure(queue->stop_op == NULL);
+	queue->stopping = true;
+	queue->stop_op = op;
+	reactor_fd_remove(&queue->kick_watch);
+	poller_stop(&queue->poller);
+	vhost_queue_drained(queue);
+}
+
+void vhost_queue_stop(struct vhost_queue_op *op)
+{
+	op_send(op, stop_on_reactor);
+}
+
+static void set_memory_on_reactor(struct reactor_msg *msg)
+{
+	struct vhost_queue_op *op = container_of(msg, struct vhost_queue_op, msg);
+	struct vhost_queue *queue = op->queue;
+
+	ensure(queue->memory_op == NULL);
+	ensure(queue->inflight[!queue->epoch] == 0);
+	queue->memory_op = op;
+	queue->vq.mem = op->mem;
+	queue->epoch = !queue->epoch;
+	vhost_queue_drained(queue);
+}
+
+void vhost_queue_set_memory(struct vhost_queue_op *op)
+{
+	op_send(op, set_memory_on_reactor);
+}
+
+static void set_call_on_reactor(struct reactor_msg *msg)
+{
+	struct vhost_queue_op *op = container_of(msg, struct vhost_queue_op, msg);
+	struct vhost_queue *queue = op->queue;
+	int old = queue->call_fd;
+
+	queue->call_fd = op->call_fd;
+	op->call_fd = old;
+	call_driver(queue);
+	op_reply(op, 0);
+}
+
+void vhost_queue_set_call(struct vhost_queue_op *op)
+{
+	op_send(op, set_call_on_reactor);
+}
+
+void vhost_queue_init(struct vhost_queue *queue, unsigned int (*poll)(struct poller *poller))
+{
+	queue->call_fd = -1;
+	queue->err_fd = -1;
+	queue->kick_watch.fd = -1;
+	queue->kick_watch.fn = on_kick;
+	queue->poller.poll = poll;
+	queue->poller.park = queue_park;
+	queue->publish.fn = publish;
+}
