@@ -71,6 +71,7 @@ def server(request):
 @pytest.fixture(scope="module")
 def shared_disks(server):
     factory = DiskFactory(server)
+    server.on_restart.append(factory.create_again)
     yield factory
     server.assert_healthy()
     factory.close()
@@ -92,8 +93,9 @@ def null_disk(shared_disks):
 
 
 @pytest.fixture(scope="module")
-def neighbour(shared_disks):
+def neighbour(server, shared_disks):
     neighbour = Neighbour(shared_disks("malloc", size=MIB, prefix="neighbour"), SEED)
+    server.on_restart.append(neighbour.restart)
     yield neighbour
     neighbour.stop()
 
@@ -108,7 +110,7 @@ def healthy(request):
         if name in request.fixturenames:
             request.getfixturevalue(name)
     server = request.getfixturevalue("server")
-    server.assert_healthy()
+    server.restart_if_dead()
     fds = server.fd_list()
     maps = server.map_count()
     yield

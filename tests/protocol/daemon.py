@@ -121,8 +121,26 @@ class Server:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sluice-"))
         self.log_path = self.dir / "log"
         self.process = None
+        self.starts = 0
+        self.on_restart = []  # what to set up again, in order
 
     # -- life -----------------------------------------------------------------------------------
+
+    def start(self):
+        raise NotImplementedError
+
+    def restart_if_dead(self):
+        """After a test that killed the server: a new one with the same disks at the same
+        sockets, so that one crash fails one test."""
+        if self.process.poll() is None and not FAULTS.search(self.log()):
+            return
+        self.process.kill()
+        self.process.wait()
+        self.client.close()
+        self.log_path.rename(self.dir / f"log.{self.starts}")
+        self.start()
+        for set_up in self.on_restart:
+            set_up()
 
     def spawn(self, command, env=None):
         with open(self.log_path, "ab") as log:
@@ -226,13 +244,20 @@ class Sluice(Server):
         super().__init__()
         self.run_dir = self.dir / "run"
         self.rpc_path = self.run_dir / "sluice.sock"
-        for part in ("run", "state"):
-            (self.dir / part).mkdir()
+        self.cores = cores
+        self.poll = poll
+        self.start()
+
+    def start(self):
+        self.starts += 1
+        state_dir = self.dir / f"state{self.starts}"
+        self.run_dir.mkdir(exist_ok=True)
+        state_dir.mkdir()
         env = dict(os.environ)
         env.setdefault("ASAN_OPTIONS", "abort_on_error=1:detect_leaks=1:quarantine_size_mb=8")
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
         self.spawn([BINARY, "serve", "--run-dir", self.run_dir, "--state-dir",
-                    self.dir / "state", "--cores", cores, "--poll", poll], env)
+                    state_dir, "--cores", self.cores, "--poll", self.poll], env)
         wait_until(lambda: self.connectable(self.rpc_path), "sluice's RPC socket")
         self.client = RpcClient(self.rpc_path)
 
@@ -267,8 +292,13 @@ class QemuStorageDaemon(Server):
 
     def __init__(self, cores="0", poll="adaptive"):
         super().__init__()
-        self.run_dir = self.dir
         self.block_sizes = {}
+        self.start()
+
+    def start(self):
+        self.starts += 1
+        for socket_path in (*self.dir.glob("*.sock"), self.dir / "qmp"):
+            socket_path.unlink(missing_ok=True)
         self.spawn(["qemu-storage-daemon", "--chardev",
                     f"socket,id=c,path={self.dir}/qmp,server=on,wait=off", "--monitor",
                     "chardev=c"])
@@ -339,6 +369,21 @@ class DiskFactory:
         self.server = server
         self.disks = []
 
+    def create(self, disk):
+        """On the server, from what the disk says of itself."""
+        options = {"num_queues": disk.num_queues}
+        if disk.readonly:
+            options["readonly"] = True
+        if disk.serial is not None:
+            options["serial"] = disk.serial
+        bdev = f"{disk.name}-bdev"
+        self.server.create_bdev(bdev, disk.kind, disk.num_blocks, disk.block_size, disk.file)
+        return self.server.create_controller(disk.name, bdev, **options)
+
+    def create_again(self):
+        for disk in self.disks:
+            self.create(disk)
+
     def __call__(self, kind="malloc", block_size=512, size=8 * MIB, num_queues=1,
                  readonly=False, serial=None, prefix="disk", content=None):
         DiskFactory._count += 1
@@ -352,13 +397,7 @@ class DiskFactory:
                     image.write(content)
         disk = Disk(name, "", kind, block_size, size // block_size, num_queues, readonly, serial,
                     file)
-        options = {"num_queues": num_queues}
-        if readonly:
-            options["readonly"] = True
-        if serial is not None:
-            options["serial"] = serial
-        self.server.create_bdev(f"{name}-bdev", kind, disk.num_blocks, block_size, file)
-        disk.socket = self.server.create_controller(name, f"{name}-bdev", **options)
+        disk.socket = self.create(disk)
         self.disks.append(disk)
         return disk
 

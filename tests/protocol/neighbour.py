@@ -16,14 +16,19 @@ class Neighbour:
     """Writes and verifies blocks in a thread, gently, until stopped."""
 
     def __init__(self, disk, seed):
-        self.driver = Driver(disk.socket).start_up()
+        self.disk = disk
         self.blocks = disk.size // BLOCK
         self.random = random.Random(seed)
+        self._progress = threading.Condition()
+        self._stop = threading.Event()
+        self._start()
+
+    def _start(self):
+        self.driver = Driver(self.disk.socket).start_up()
         self.error = None
         self.done = 0
         self.longest_s = 0.0
-        self._progress = threading.Condition()
-        self._stop = threading.Event()
+        self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="neighbour", daemon=True)
         self._thread.start()
 
@@ -62,3 +67,8 @@ class Neighbour:
         self._stop.set()
         self._thread.join(2 * TIMEOUT_S)
         self.driver.close()
+
+    def restart(self):
+        """On a server that was started anew."""
+        self.stop()
+        self._start()

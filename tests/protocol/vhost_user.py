@@ -151,7 +151,9 @@ class Connection:
     def __init__(self, path=None, sock=None):
         if sock is None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(TIMEOUT_S)
+            # A blocking connect, bounded: with settimeout() a full backlog would be an error.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO,
+                            struct.pack("=qq", int(TIMEOUT_S) + 1, 0))
             sock.connect(os.fspath(path))
         sock.settimeout(TIMEOUT_S)
         self.sock = sock
