@@ -65,7 +65,7 @@ static void reply(int sock, const struct vhost_user_message *msg, const void *pa
 	if (msg->header.request == target.wrong_request)
 		out.header.request++;
 	memcpy(&out.payload, payload, len);
-	(void)fd_send(sock, &out, sizeof(out.header) + len, NULL, 0);
+	(void)fd_send(sock, &out.header, sizeof(out.header) + len, NULL, 0);
 }
 
 static void reply_config(int sock, const struct vhost_user_message *msg)
