@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The file back-end's I/O: data against a model by every path, more in flight than fits the ring,
  * space given back, flush, a file that shrinks, a full file system. */
-#include <errno.h>
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -19,6 +16,7 @@
 #include "backends/file/file_impl.h"
 #include "base/assert.h"
 #include "disk_model.h"
+#include "file_disk.h"
 #include "harness.h"
 
 #define SIZE_BYTES (8ull << 20)
@@ -26,14 +24,6 @@
 static char directory[] = "test_bdev_file.XXXXXX";
 static char disk_path[64];
 static char mount_path[64];
-
-static void make_file(const char *path, uint64_t size_bytes)
-{
-	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-	ensure(fd >= 0 && ftruncate(fd, (off_t)size_bytes) == 0);
-	close(fd);
-}
 
 static struct bdev *create(const char *path, uint32_t block_size, bool buffered)
 {
@@ -53,16 +43,8 @@ static struct bdev *create(const char *path, uint32_t block_size, bool buffered)
 
 static void open_disk(struct harness_disk *disk, uint32_t block_size, bool buffered)
 {
-	make_file(disk_path, SIZE_BYTES);
+	file_disk_make(disk_path, SIZE_BYTES);
 	harness_disk_open(disk, create(disk_path, block_size, buffered), true);
-}
-
-static uint64_t allocated_bytes(const char *path)
-{
-	struct stat st;
-
-	assert_int_equal(stat(path, &st), 0);
-	return (uint64_t)st.st_blocks * 512;
 }
 
 static void assert_all(const char *buf, size_t len, char value)
@@ -237,10 +219,10 @@ static void test_discard_frees(void **state)
 	open_disk(&disk, 0, false);
 	assert_true(disk.bdev->limits.discard_max_bytes > 0);
 	assert_int_equal(harness_io(&disk, BDEV_IO_WRITE, 0, 0, buf, SIZE_BYTES), BDEV_STATUS_OK);
-	assert_true(allocated_bytes(disk_path) >= SIZE_BYTES);
+	assert_true(file_disk_allocated(disk_path) >= SIZE_BYTES);
 	assert_int_equal(harness_io(&disk, BDEV_IO_DISCARD, 0, 0, NULL, SIZE_BYTES),
 			 BDEV_STATUS_OK);
-	assert_true(allocated_bytes(disk_path) < SIZE_BYTES / 8);
+	assert_true(file_disk_allocated(disk_path) < SIZE_BYTES / 8);
 	harness_disk_destroy(&disk);
 	free(buf);
 }
@@ -272,7 +254,7 @@ static void test_write_zeroes(void **state)
 		assert_int_equal(harness_io(&disk, BDEV_IO_WRITE_ZEROES, cases[i].flags, 512, NULL,
 					    SIZE_BYTES - 1024),
 				 BDEV_STATUS_OK);
-		assert_int_equal(allocated_bytes(disk_path) < SIZE_BYTES / 8, cases[i].frees);
+		assert_int_equal(file_disk_allocated(disk_path) < SIZE_BYTES / 8, cases[i].frees);
 		assert_int_equal(harness_io(&disk, BDEV_IO_READ, 0, 0, buf, SIZE_BYTES),
 				 BDEV_STATUS_OK);
 		assert_all(buf, 512, 0x66);
@@ -283,30 +265,18 @@ static void test_write_zeroes(void **state)
 	free(buf);
 }
 
-/* A tmpfs of 1 MiB: needs root, and says so. */
-static bool mount_small(void)
-{
-	if (mkdir(mount_path, 0700) == 0 &&
-	    mount("none", mount_path, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m") == 0)
-		return true;
-	printf("# cannot mount a small tmpfs (%s): the full file system is NOT tested\n",
-	       strerror(errno));
-	rmdir(mount_path);
-	return false;
-}
-
 static void test_file_system_full(void **state)
 {
 	struct harness_disk disk;
 	char *buf = alloc_buf(SIZE_BYTES, 1);
 	char path[128];
 
-	if (!mount_small()) {
+	if (!file_disk_mount_small(mount_path)) {
 		free(buf);
 		skip();
 	}
 	snprintf(path, sizeof(path), "%s/disk", mount_path);
-	make_file(path, SIZE_BYTES);
+	file_disk_make(path, SIZE_BYTES);
 	harness_disk_open(&disk, create(path, 4096, false), true);
 	assert_int_equal(harness_io(&disk, BDEV_IO_WRITE, 0, 0, buf, 4096), BDEV_STATUS_OK);
 	assert_int_equal(harness_io(&disk, BDEV_IO_WRITE, 0, 4096, buf, SIZE_BYTES - 4096),

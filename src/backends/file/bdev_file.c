@@ -109,6 +109,44 @@ static void set_limits(struct bdev *bdev, const struct file_geometry *geometry, 
 	};
 }
 
+/* Tells at creation, not at the first guest, that there is no io_uring. Control thread. */
+static int check_io_uring(char *error, size_t error_bytes)
+{
+	static bool usable;
+	struct io_uring uring;
+
+	if (usable)
+		return 0;
+	int rc = io_uring_queue_init(1, &uring, 0);
+	if (rc < 0) {
+		snprintf(error, error_bytes, "the kernel gives no io_uring: %s%s", strerror(-rc),
+			 rc == -EPERM ? " (see sysctl kernel.io_uring_disabled)" : "");
+		return rc;
+	}
+	io_uring_queue_exit(&uring);
+	usable = true;
+	return 0;
+}
+
+/* Keeps the name, which must be fit for JSON, where it will be saved and shown. */
+static int set_filename(struct file_bdev *file, const char *filename, char *error,
+			size_t error_bytes)
+{
+	json_t *text = json_string(filename);
+
+	if (text == NULL) {
+		snprintf(error, error_bytes, "the file name is not UTF-8");
+		return -EINVAL;
+	}
+	json_decref(text);
+	file->filename = strdup(filename);
+	if (file->filename == NULL) {
+		snprintf(error, error_bytes, "out of memory");
+		return -ENOMEM;
+	}
+	return 0;
+}
+
 static int file_register(struct bdev *bdev, char *error, size_t error_bytes)
 {
 	int rc = bdev_register(bdev);
@@ -125,14 +163,17 @@ int bdev_file_create(const struct bdev_file_options *options, struct bdev **out,
 		     size_t error_bytes)
 {
 	struct file_geometry geometry = {0};
-	struct file_bdev *file = bdev_alloc(sizeof(*file));
+	int rc = check_io_uring(error, error_bytes);
 
+	if (rc < 0)
+		return rc;
+	struct file_bdev *file = bdev_alloc(sizeof(*file));
 	if (file == NULL) {
 		snprintf(error, error_bytes, "out of memory");
 		return -ENOMEM;
 	}
 	struct bdev *bdev = &file->bdev;
-	int rc = bdev_set_identity(bdev, options->name, options->uuid);
+	rc = bdev_set_identity(bdev, options->name, options->uuid);
 	if (rc < 0) {
 		snprintf(error, error_bytes, "the name or the uuid is not well formed");
 		goto free_file;
@@ -142,12 +183,9 @@ int bdev_file_create(const struct bdev_file_options *options, struct bdev **out,
 	bdev->channel_ctx_bytes = sizeof(struct file_channel);
 	file->dialect = options->dialect;
 	file->buffered_wanted = options->buffered;
-	file->filename = strdup(options->filename);
-	if (file->filename == NULL) {
-		snprintf(error, error_bytes, "out of memory");
-		rc = -ENOMEM;
+	rc = set_filename(file, options->filename, error, error_bytes);
+	if (rc < 0)
 		goto free_file;
-	}
 	rc = file_open(file, options, &geometry, error, error_bytes);
 	if (rc < 0)
 		goto free_name;

@@ -6,6 +6,7 @@
  *   file_open.c    opening, locking, geometry                  control thread
  *   file_ring.c    the io_uring of a reactor                   its reactor
  *   file_io.c      what becomes of one I/O                     its reactor
+ *   file_prep.c    how a step of it is put to the kernel      its reactor
  *   file_bounce.c  aligned buffers for unaligned guests        its reactor
  *   file_discard.c BLKDISCARD, on a worker                     its reactor
  */
@@ -155,6 +156,32 @@ struct file_channel {
 	struct bdev_io **discard_last;
 };
 
+enum file_step {
+	FILE_STEP_PLAIN,      /* read or write the guest's own memory */
+	FILE_STEP_BOUNCE,     /* ... through a bounce buffer */
+	FILE_STEP_SYNC,       /* fdatasync */
+	FILE_STEP_DISCARD,    /* make a hole, as advice */
+	FILE_STEP_PUNCH_ZERO, /* zero by a hole */
+	FILE_STEP_ZERO_RANGE, /* zero, and keep the space */
+	FILE_STEP_ZERO_WRITE, /* zero by writing */
+};
+
+/* What backend_ctx holds: how far an I/O has come. */
+struct file_io {
+	uint64_t done_bytes;
+	uint64_t iov_done_bytes; /* of iovs[iov_index] */
+	uint32_t iov_index;
+	int16_t bounce_index; /* -1: none */
+	uint8_t step;
+	uint8_t retry_count;
+};
+_Static_assert(sizeof(struct file_io) <= sizeof(((struct bdev_io *)0)->backend_ctx), "");
+
+static inline struct file_io *file_io(struct bdev_io *io)
+{
+	return (struct file_io *)io->backend_ctx;
+}
+
 static inline struct file_channel *file_channel(const struct bdev_io *io)
 {
 	return (struct file_channel *)io->channel->ctx;
@@ -167,6 +194,15 @@ void file_submit(struct bdev_channel *channel, struct bdev_io *io);
 void file_io_issue(struct bdev_io *io);
 /* The kernel has answered: res as of the system call. */
 void file_io_done(struct bdev_io *io, int res);
+
+/* Fills a request for the step that the I/O is at. */
+void file_io_prep(struct bdev_io *io, const struct file_io *state, struct io_uring_sqe *sqe,
+		  int fd);
+/* Moves the place in the iovecs on. */
+void file_io_advance(struct bdev_io *io, struct file_io *state, uint64_t len_bytes);
+/* Copies the next len_bytes between the iovecs and buf, as io's type says; the place stays. */
+void file_io_copy(const struct bdev_io *io, const struct file_io *state, char *buf,
+		  uint64_t len_bytes);
 
 void file_discard_init(struct bdev_channel *channel);
 void file_discard_device(struct bdev_io *io);

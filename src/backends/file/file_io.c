@@ -5,165 +5,18 @@
  * On the thread of the channel's reactor.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <string.h>
 
 #include "backends/file/file_impl.h"
 #include "base/assert.h"
 #include "bdev/bdev_io.h"
 
-/* A single read or write takes less than 2 GiB; the rest is asked for next. */
-#define PIECE_MAX_BYTES (1u << 30)
-#define ZERO_BYTES (1u << 20)
 /* EINTR and EAGAIN in a row, after which the file is called broken. */
 #define RETRY_MAX 32
-
-#define PUNCH_MODE (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-#define ZERO_MODE (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
-
-enum file_step {
-	STEP_PLAIN,      /* read or write the guest's own memory */
-	STEP_BOUNCE,     /* ... through a bounce buffer */
-	STEP_SYNC,       /* fdatasync */
-	STEP_DISCARD,    /* make a hole, as advice */
-	STEP_PUNCH_ZERO, /* zero by a hole */
-	STEP_ZERO_RANGE, /* zero, and keep the space */
-	STEP_ZERO_WRITE, /* zero by writing */
-};
-
-/* What backend_ctx holds: how far an I/O has come. */
-struct file_io {
-	uint64_t done_bytes;
-	uint64_t iov_done_bytes; /* of iovs[iov_index] */
-	uint32_t iov_index;
-	int16_t bounce_index; /* -1: none */
-	uint8_t step;
-	uint8_t retry_count;
-};
-_Static_assert(sizeof(struct file_io) <= sizeof(((struct bdev_io *)0)->backend_ctx), "");
-
-/* Written from, never to. */
-static char zero_buffer[ZERO_BYTES] __attribute__((aligned(4096)));
-
-static struct file_io *file_io(struct bdev_io *io)
-{
-	return (struct file_io *)io->backend_ctx;
-}
 
 static struct file_bdev *io_file(const struct bdev_io *io)
 {
 	return file_bdev(io->channel->bdev);
-}
-
-/* ---- the place in the iovecs ------------------------------------------------------------- */
-
-static void advance(struct bdev_io *io, struct file_io *state, uint64_t len_bytes)
-{
-	state->done_bytes += len_bytes;
-	while (len_bytes > 0) {
-		uint64_t left = io->iovs[state->iov_index].iov_len - state->iov_done_bytes;
-		uint64_t n = MIN(left, len_bytes);
-
-		len_bytes -= n;
-		state->iov_done_bytes += n;
-		if (n == left) {
-			state->iov_index++;
-			state->iov_done_bytes = 0;
-		}
-	}
-}
-
-/* Copies the next len_bytes between the iovecs and buf; the place stays. */
-static void copy_iovs(const struct bdev_io *io, const struct file_io *state, char *buf,
-		      uint64_t len_bytes)
-{
-	const struct iovec *iov = &io->iovs[state->iov_index];
-	uint64_t skip = state->iov_done_bytes;
-
-	for (; len_bytes > 0; iov++, skip = 0) {
-		uint64_t n = MIN(iov->iov_len - skip, len_bytes);
-		char *guest = (char *)iov->iov_base + skip;
-
-		if (io->type == BDEV_IO_READ)
-			memcpy(guest, buf, n);
-		else
-			memcpy(buf, guest, n);
-		buf += n;
-		len_bytes -= n;
-	}
-}
-
-/* ---- asking ------------------------------------------------------------------------------ */
-
-/* The rest of the iovecs, or what is left of one of which a part is done. */
-static void prep_plain(struct bdev_io *io, const struct file_io *state, struct io_uring_sqe *sqe,
-		       int fd)
-{
-	const struct iovec *iov = &io->iovs[state->iov_index];
-	uint32_t count = io->iov_count - state->iov_index;
-	uint64_t offset = io->offset_bytes + state->done_bytes;
-	bool read = io->type == BDEV_IO_READ;
-
-	if (likely(count == 1 || state->iov_done_bytes > 0)) {
-		void *base = (char *)iov->iov_base + state->iov_done_bytes;
-		uint64_t len = MIN(iov->iov_len - state->iov_done_bytes, PIECE_MAX_BYTES);
-
-		if (read)
-			io_uring_prep_read(sqe, fd, base, (unsigned int)len, offset);
-		else
-			io_uring_prep_write(sqe, fd, base, (unsigned int)len, offset);
-	} else {
-		count = MIN(count, IOV_MAX);
-		if (read)
-			io_uring_prep_readv(sqe, fd, iov, count, offset);
-		else
-			io_uring_prep_writev(sqe, fd, iov, count, offset);
-	}
-}
-
-static void prep_bounce(struct bdev_io *io, const struct file_io *state, struct io_uring_sqe *sqe,
-			int fd)
-{
-	char *buf = file_bounce_buffer(&file_channel(io)->ring->bounce, state->bounce_index);
-	uint64_t offset = io->offset_bytes + state->done_bytes;
-	uint64_t len = MIN(io->len_bytes - state->done_bytes, FILE_BOUNCE_BYTES);
-
-	if (io->type == BDEV_IO_READ) {
-		io_uring_prep_read(sqe, fd, buf, (unsigned int)len, offset);
-	} else {
-		copy_iovs(io, state, buf, len);
-		io_uring_prep_write(sqe, fd, buf, (unsigned int)len, offset);
-	}
-}
-
-static void prep(struct bdev_io *io, const struct file_io *state, struct io_uring_sqe *sqe, int fd)
-{
-	uint64_t offset = io->offset_bytes + state->done_bytes;
-	uint64_t left = io->len_bytes - state->done_bytes;
-
-	switch ((enum file_step)state->step) {
-	case STEP_PLAIN:
-		prep_plain(io, state, sqe, fd);
-		break;
-	case STEP_BOUNCE:
-		prep_bounce(io, state, sqe, fd);
-		break;
-	case STEP_SYNC:
-		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
-		break;
-	case STEP_DISCARD:
-	case STEP_PUNCH_ZERO:
-		io_uring_prep_fallocate(sqe, fd, PUNCH_MODE, (off_t)offset, (off_t)left);
-		break;
-	case STEP_ZERO_RANGE:
-		io_uring_prep_fallocate(sqe, fd, ZERO_MODE, (off_t)offset, (off_t)left);
-		break;
-	case STEP_ZERO_WRITE:
-		io_uring_prep_write(sqe, fd, zero_buffer, (unsigned int)MIN(left, ZERO_BYTES),
-				    offset);
-		break;
-	}
 }
 
 void file_io_issue(struct bdev_io *io)
@@ -173,7 +26,7 @@ void file_io_issue(struct bdev_io *io)
 
 	if (unlikely(sqe == NULL))
 		return;
-	prep(io, file_io(io), sqe, ctx->sqe_fd);
+	file_io_prep(io, file_io(io), sqe, ctx->sqe_fd);
 	sqe->flags |= ctx->sqe_flags;
 	io_uring_sqe_set_data(sqe, io);
 }
@@ -184,7 +37,7 @@ static void begin_bounce(struct bdev_io *io)
 {
 	struct file_io *state = file_io(io);
 
-	state->step = STEP_BOUNCE;
+	state->step = FILE_STEP_BOUNCE;
 	state->bounce_index = (int16_t)file_bounce_get(&file_channel(io)->ring->bounce, io);
 	if (state->bounce_index >= 0)
 		file_io_issue(io);
@@ -246,7 +99,7 @@ static void done_rw(struct bdev_io *io, struct file_io *state, int res)
 {
 	const struct file_bdev *file = io_file(io);
 
-	if (unlikely(res == -EINVAL && state->step == STEP_PLAIN && file->direct &&
+	if (unlikely(res == -EINVAL && state->step == FILE_STEP_PLAIN && file->direct &&
 		     io->type != BDEV_IO_WRITE_ZEROES)) {
 		/* The buffers were aligned as far as we knew. */
 		begin_bounce(io);
@@ -262,18 +115,19 @@ static void done_rw(struct bdev_io *io, struct file_io *state, int res)
 		end_short(io);
 		return;
 	}
-	if (state->step == STEP_BOUNCE && io->type == BDEV_IO_READ)
-		copy_iovs(io, state,
-			  file_bounce_buffer(&file_channel(io)->ring->bounce, state->bounce_index),
-			  len);
+	if (state->step == FILE_STEP_BOUNCE && io->type == BDEV_IO_READ)
+		file_io_copy(
+			io, state,
+			file_bounce_buffer(&file_channel(io)->ring->bounce, state->bounce_index),
+			len);
 	if (likely(state->done_bytes + len == io->len_bytes)) {
 		end(io, BDEV_STATUS_OK);
 		return;
 	}
-	if (state->step == STEP_ZERO_WRITE)
+	if (state->step == FILE_STEP_ZERO_WRITE)
 		state->done_bytes += len;
 	else
-		advance(io, state, len);
+		file_io_advance(io, state, len);
 	state->retry_count = 0;
 	file_io_issue(io);
 }
@@ -297,11 +151,11 @@ static void begin_zero(struct bdev_io *io)
 	struct file_io *state = file_io(io);
 
 	if ((io->flags & BDEV_IO_UNMAP) != 0 && !load_relaxed(&file->no_punch))
-		state->step = STEP_PUNCH_ZERO;
+		state->step = FILE_STEP_PUNCH_ZERO;
 	else if (!load_relaxed(&file->no_zero_range))
-		state->step = STEP_ZERO_RANGE;
+		state->step = FILE_STEP_ZERO_RANGE;
 	else
-		state->step = STEP_ZERO_WRITE;
+		state->step = FILE_STEP_ZERO_WRITE;
 	file_io_issue(io);
 }
 
@@ -317,9 +171,9 @@ static void done_fallocate(struct bdev_io *io, const struct file_io *state, int 
 		end_failed(io, res);
 		return;
 	}
-	store_relaxed(state->step == STEP_ZERO_RANGE ? &file->no_zero_range : &file->no_punch,
+	store_relaxed(state->step == FILE_STEP_ZERO_RANGE ? &file->no_zero_range : &file->no_punch,
 		      true);
-	if (state->step == STEP_DISCARD)
+	if (state->step == FILE_STEP_DISCARD)
 		end(io, BDEV_STATUS_OK); /* advice not taken */
 	else
 		begin_zero(io);
@@ -335,17 +189,17 @@ void file_io_done(struct bdev_io *io, int res)
 		return;
 	}
 	switch ((enum file_step)state->step) {
-	case STEP_PLAIN:
-	case STEP_BOUNCE:
-	case STEP_ZERO_WRITE:
+	case FILE_STEP_PLAIN:
+	case FILE_STEP_BOUNCE:
+	case FILE_STEP_ZERO_WRITE:
 		done_rw(io, state, res);
 		break;
-	case STEP_SYNC:
+	case FILE_STEP_SYNC:
 		done_sync(io, res);
 		break;
-	case STEP_DISCARD:
-	case STEP_PUNCH_ZERO:
-	case STEP_ZERO_RANGE:
+	case FILE_STEP_DISCARD:
+	case FILE_STEP_PUNCH_ZERO:
+	case FILE_STEP_ZERO_RANGE:
 		done_fallocate(io, state, res);
 		break;
 	}
@@ -379,7 +233,7 @@ static void begin_flush(struct bdev_io *io)
 	} else if (unlikely(load_relaxed(&file->flush_failed))) {
 		end(io, BDEV_STATUS_IO_ERROR);
 	} else {
-		file_io(io)->step = STEP_SYNC;
+		file_io(io)->step = FILE_STEP_SYNC;
 		file_io_issue(io);
 	}
 }
@@ -393,7 +247,7 @@ static void begin_discard(struct bdev_io *io)
 	} else if (load_relaxed(&file->no_punch)) {
 		end(io, BDEV_STATUS_OK);
 	} else {
-		file_io(io)->step = STEP_DISCARD;
+		file_io(io)->step = FILE_STEP_DISCARD;
 		file_io_issue(io);
 	}
 }
