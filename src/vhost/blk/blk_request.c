@@ -191,14 +191,15 @@ static void refuse(struct blk_request *request, uint8_t *status)
 
 /* The chain of a request, walked into its own iovecs or, if long, into borrowed ones. 0; -EAGAIN
  * when none are left to borrow; -EINVAL when the queue is broken. */
-static int walk(struct blk_request *request, struct vring_desc first, struct virtqueue_chain *chain)
+static int walk(struct blk_request *request, const struct virtqueue_head *head,
+		struct virtqueue_chain *chain)
 {
 	struct blk_iov_pool *pool = &request->queue->pool;
 	struct virtqueue *vq = &request->queue->base.vq;
 
 	chain->iovs = request->iovs;
 	chain->iov_max = BLK_INLINE_IOVS;
-	int rc = virtqueue_walk(vq, first, chain);
+	int rc = virtqueue_walk(vq, head, chain);
 	if (likely(rc != -ENOBUFS))
 		return rc;
 	if (pool->free_count == 0)
@@ -206,7 +207,7 @@ static int walk(struct blk_request *request, struct vring_desc first, struct vir
 	request->long_iovs = &pool->memory[pool->free[--pool->free_count] * BLK_LONG_IOVS];
 	chain->iovs = request->long_iovs;
 	chain->iov_max = BLK_LONG_IOVS;
-	rc = virtqueue_walk(vq, virtqueue_copy_desc(&vq->desc[request->head]), chain);
+	rc = virtqueue_walk(vq, head, chain);
 	if (rc == -ENOBUFS) {
 		virtqueue_break(vq, "chain has too many buffers");
 		rc = -EINVAL;
@@ -217,9 +218,9 @@ static int walk(struct blk_request *request, struct vring_desc first, struct vir
 }
 
 /* Takes one request. 0, or as walk(). */
-static int begin_request(struct blk_queue *queue, uint16_t head, struct vring_desc first)
+static int begin_request(struct blk_queue *queue, const struct virtqueue_head *head)
 {
-	struct blk_request *request = &queue->requests[head];
+	struct blk_request *request = &queue->requests[head->id];
 	struct virtqueue_chain chain;
 	struct virtio_blk_outhdr header;
 
@@ -227,9 +228,10 @@ static int begin_request(struct blk_queue *queue, uint16_t head, struct vring_de
 		virtqueue_break(&queue->base.vq, "head made available twice");
 		return -EINVAL;
 	}
-	int rc = walk(request, first, &chain);
+	int rc = walk(request, head, &chain);
 	if (unlikely(rc < 0))
 		return rc;
+	virtqueue_take(&queue->base.vq, head);
 	uint64_t written_bytes = chain.writable_bytes;
 	uint8_t *status = take_status(&chain);
 	if (unlikely(status == NULL || chain.unmapped ||
@@ -267,8 +269,7 @@ unsigned int blk_queue_poll(struct poller *poller)
 {
 	struct blk_queue *queue = container_of(poller, struct blk_queue, base.poller);
 	struct virtqueue *vq = &queue->base.vq;
-	struct vring_desc first[BATCH];
-	uint16_t heads[BATCH];
+	struct virtqueue_head heads[BATCH];
 	uint32_t count, i;
 
 	if (unlikely(vq->broken))
@@ -277,15 +278,14 @@ unsigned int blk_queue_poll(struct poller *poller)
 	if (count == 0 && likely(!vq->broken))
 		return 0;
 	for (i = 0; i < count; i++)
-		__builtin_prefetch(&queue->requests[heads[i]], 1);
+		__builtin_prefetch(&queue->requests[heads[i].id], 1);
 	for (i = 0; i < count; i++) {
-		first[i] = virtqueue_copy_desc(&vq->desc[heads[i]]);
-		prefetch_buffers(queue, &first[i]);
+		virtqueue_fetch(vq, &heads[i]);
+		prefetch_buffers(queue, &heads[i].first);
 	}
 	for (i = 0; i < count; i++) {
-		if (unlikely(begin_request(queue, heads[i], first[i]) < 0))
+		if (unlikely(begin_request(queue, &heads[i]) < 0))
 			break;
-		vq->avail_index++;
 	}
 	if (unlikely(vq->broken))
 		vhost_queue_break(&queue->base);
