@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is particular to packed rings (virtio 1.2, section 2.8). Included by virtqueue.h only;
- * owning reactor. */
+/* What is particular to packed rings (virtio 1.2, section 2.8). Owning reactor. */
 #ifndef SLUICE_VIRTIO_VIRTQUEUE_PACKED_H
 #define SLUICE_VIRTIO_VIRTQUEUE_PACKED_H
+
+#include "virtio/virtqueue_state.h"
 
 #define VIRTQUEUE_PACKED_AVAIL (1u << VRING_PACKED_DESC_F_AVAIL)
 #define VIRTQUEUE_PACKED_USED (1u << VRING_PACKED_DESC_F_USED)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is particular to split rings (virtio 1.2, section 2.7). Included by virtqueue.h only;
- * owning reactor. */
+/* What is particular to split rings (virtio 1.2, section 2.7). Owning reactor. */
 #ifndef SLUICE_VIRTIO_VIRTQUEUE_SPLIT_H
 #define SLUICE_VIRTIO_VIRTQUEUE_SPLIT_H
+
+#include "virtio/virtqueue_state.h"
 
 /* One copy of a descriptor: two loads, never repeated. */
 static inline struct vring_desc virtqueue_copy_desc(const struct vring_desc *from)

@@ -87,10 +87,12 @@ void blk_request_complete(struct bdev_io *io, enum bdev_status status)
 
 /* ---- beginning ---------------------------------------------------------------------------- */
 
-/* Copies the first len bytes of the readable part and cuts them off. False if it is shorter. */
-static bool take_header(struct virtqueue_chain *chain, void *to, size_t len)
+/* Copies a header that lies in several buffers, or shares its own with data. */
+__attribute__((noinline)) static bool gather_header(struct virtqueue_chain *chain,
+						    struct virtio_blk_outhdr *header)
 {
-	uint8_t *out = to;
+	uint8_t *out = (uint8_t *)header;
+	size_t len = sizeof(*header);
 
 	if (chain->readable_bytes < len)
 		return false;
@@ -110,6 +112,28 @@ static bool take_header(struct virtqueue_chain *chain, void *to, size_t len)
 			iov->iov_len -= n;
 		}
 	}
+	return true;
+}
+
+/* Copies the header at the start of the readable part and cuts it off. False if that is shorter. */
+static inline bool take_header(struct virtqueue_chain *chain, struct virtio_blk_outhdr *header)
+{
+	const struct iovec *iov = &chain->iovs[0];
+	uint64_t words[2];
+
+	_Static_assert(sizeof(*header) == sizeof(words), "a header is two words");
+	if (unlikely(chain->readable_count == 0 || iov->iov_len != sizeof(words)))
+		return gather_header(chain, header);
+	/* Registers, not memcpy(): the words are used at once. */
+	memcpy(&words[0], iov->iov_base, sizeof(words[0]));
+	memcpy(&words[1], (const uint8_t *)iov->iov_base + sizeof(words[0]), sizeof(words[1]));
+	header->type = (uint32_t)words[0];
+	header->ioprio = (uint32_t)(words[0] >> 32);
+	header->sector = words[1];
+	chain->readable_bytes -= sizeof(words);
+	chain->iovs++;
+	chain->iov_count--;
+	chain->readable_count--;
 	return true;
 }
 
@@ -234,8 +258,8 @@ static int begin_request(struct blk_queue *queue, const struct virtqueue_head *h
 	virtqueue_take(&queue->base.vq, head);
 	uint64_t written_bytes = chain.writable_bytes;
 	uint8_t *status = take_status(&chain);
-	if (unlikely(status == NULL || chain.unmapped ||
-		     !take_header(&chain, &header, sizeof(header)) || written_bytes > UINT32_MAX)) {
+	if (unlikely(status == NULL || chain.unmapped || !take_header(&chain, &header) ||
+		     written_bytes > UINT32_MAX)) {
 		refuse(request, status);
 		return 0;
 	}
