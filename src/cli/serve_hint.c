@@ -88,9 +88,8 @@ static void libvirt_print(const struct engine_options *options)
 		print_xml(options->images[i].socket_path);
 		printf("'/>\n"
 		       "    <target dev='vd%c' bus='virtio'/>\n"
-		       "%s"
 		       "  </disk>\n",
-		       (char)('a' + i % 26), options->read_only ? "    <readonly/>\n" : "");
+		       (char)('a' + i % 26));
 	}
 	printf("\n");
 }

@@ -96,6 +96,24 @@ void table_print(FILE *out, const struct table_column *columns, size_t column_co
 	}
 }
 
+/* Each on a line of its own. */
+static void print_objects(FILE *out, const char *key, const json_t *objects)
+{
+	size_t i;
+	json_t *object;
+	const char *field;
+	json_t *value;
+
+	json_array_foreach (objects, i, object) {
+		fprintf(out, "%-16s", key);
+		json_object_foreach (object, field, value) {
+			if (json_is_string(value))
+				fprintf(out, " %s", json_string_value(value));
+		}
+		fputc('\n', out);
+	}
+}
+
 void table_print_fields(FILE *out, const json_t *object)
 {
 	char text[TABLE_CELL_BYTES];
@@ -103,13 +121,13 @@ void table_print_fields(FILE *out, const json_t *object)
 	json_t *value;
 
 	json_object_foreach ((json_t *)(uintptr_t)object, key, value) {
-		if (json_is_array(value) && json_array_size(value) == 0)
-			continue;
-		if (json_is_string(value)) {
+		if (json_is_array(value) && json_is_object(json_array_get(value, 0))) {
+			print_objects(out, key, value);
+		} else if (json_is_string(value)) {
 			fprintf(out, "%-16s %s\n", key, json_string_value(value));
-			continue;
+		} else if (!json_is_array(value) || json_array_size(value) > 0) {
+			table_value_text(value, text);
+			fprintf(out, "%-16s %s\n", key, text);
 		}
-		table_value_text(value, text);
-		fprintf(out, "%-16s %s\n", key, text);
 	}
 }

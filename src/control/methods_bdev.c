@@ -79,7 +79,7 @@ static json_t *bdev_describe(const struct bdev *bdev)
 	uuid_unparse_lower(bdev->uuid, uuid);
 	return json_pack(
 		"{s:s, s:[s], s:s, s:I, s:I, s:I, s:s, s:i, s:{s:i, s:i, s:i, s:i}, s:b, s:b, s:o,"
-		" s:b, s:o, s:{s:o}}",
+		" s:b, s:o, s:o}",
 		"name", bdev->name, "aliases", uuid, "product_name", bdev->product, "block_size",
 		(json_int_t)limits->block_size_bytes, "num_blocks", (json_int_t)bdev->block_count,
 		"physical_block_size", (json_int_t)limits->physical_block_size_bytes, "uuid", uuid,
@@ -87,7 +87,7 @@ static json_t *bdev_describe(const struct bdev *bdev)
 		"r_mbytes_per_sec", 0, "w_mbytes_per_sec", 0, "claimed", !list_empty(&bdev->opens),
 		"zoned", 0, "supported_io_types", io_types_describe(bdev), "read_only",
 		limits->read_only, "owners", owners_describe(bdev), "driver_specific",
-		bdev_kind(bdev), bdev->ops->describe(bdev));
+		bdev->ops->describe(bdev));
 }
 
 struct get_bdevs_args {

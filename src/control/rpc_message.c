@@ -55,19 +55,18 @@ static json_t *error_object(int code, const char *sentence)
 /* Appends one answer to the current call. Takes over the reference to value. */
 static void answer_add(struct rpc_message *message, const char *key, json_t *value)
 {
+	static const char no_memory[] = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":"
+					"{\"code\":-12,\"message\":\"out of memory\"}}";
 	struct rpc_text *answer = &message->answer;
 	json_t *object =
 		json_pack("{s:s, s:O?, s:o}", "jsonrpc", "2.0", "id", message->id, key, value);
-	char *text;
+	char *text = json_dumps(object, JSON_COMPACT);
+	const char *bytes = text != NULL ? text : no_memory;
 
-	if (object == NULL)
-		return;
-	text = json_dumps(object, JSON_COMPACT);
 	json_decref(object);
-	size_t len = text != NULL ? strlen(text) : 0;
 	if (message->batch)
 		rpc_text_append(answer, message->answer_count == 0 ? "[" : ",", 1);
-	rpc_text_append(answer, text, len);
+	rpc_text_append(answer, bytes, strlen(bytes));
 	message->answer_count++;
 	free(text);
 }

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "vhost/session.h"
 
@@ -295,6 +297,13 @@ static int take_vring_fd(struct vhost_session *session, struct session_queue **q
 		*why = none ? "an fd where none was announced" : "one fd is needed";
 		return -EINVAL;
 	}
+	/* Nothing else: a socket could be one end of our own connection, and any other kind of
+	 * file could block or fail where an eventfd does not. */
+	if (!none && (!fd_is_eventfd(session->fds[0]) ||
+		      fd_set_nonblocking(session->fds[0], true) < 0)) {
+		*why = "the fd is no eventfd";
+		return -EINVAL;
+	}
 	*fd = take_fd(session);
 	return 0;
 }
@@ -334,12 +343,6 @@ static int set_vring_call(struct vhost_session *session, const char **why)
 	int rc = take_vring_fd(session, &queue, &fd, why);
 	if (rc < 0)
 		return rc;
-	/* A call must never block a reactor, whatever the fd is. */
-	if (fd >= 0 && fd_set_nonblocking(fd, true) < 0) {
-		fd_close(&fd);
-		*why = "the fd cannot be made non-blocking";
-		return -EINVAL;
-	}
 	session_queue_set_call(queue, fd);
 	return 0;
 }
@@ -361,8 +364,6 @@ static int set_vring_err(struct vhost_session *session, const char **why)
 	int rc = take_vring_fd(session, &queue, &fd, why);
 	if (rc < 0)
 		return rc;
-	if (fd >= 0)
-		fd_set_nonblocking(fd, true);
 	session_hold(queue);
 	session->argument = (uint32_t)(queue - session->queues);
 	if (session->fd_count > 0)
@@ -419,6 +420,10 @@ static int set_backend_req_fd(struct vhost_session *session, const char **why)
 {
 	if (session->fd_count != 1) {
 		*why = "one fd is needed";
+		return -EINVAL;
+	}
+	if (!fd_is_socketpair_end(session->fds[0])) {
+		*why = "the fd is no end of a socket pair";
 		return -EINVAL;
 	}
 	fd_close(&session->backend_fd);
@@ -509,6 +514,24 @@ int message_payload_bounds(uint32_t request, uint32_t *min_bytes, uint32_t *max_
 	return 0;
 }
 
+/* True for a front-end's end of a connection to one of our own sockets. A session that held it
+ * would never end: nothing but that end's closing tells that the front-end has left. */
+static bool leads_to_us(int fd)
+{
+	struct sockaddr_un peer = {0};
+	socklen_t peer_bytes = sizeof(peer) - 1;
+	const struct vhost_controller *controller = NULL;
+
+	if (getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) < 0 ||
+	    peer.sun_family != AF_UNIX || peer.sun_path[0] == '\0')
+		return false;
+	while ((controller = vhost_controller_next(controller)) != NULL) {
+		if (strcmp(peer.sun_path, controller->socket_path) == 0)
+			return true;
+	}
+	return false;
+}
+
 int message_handle(struct vhost_session *session, const char **why)
 {
 	const struct message *message = find_message(session->message.header.request);
@@ -516,6 +539,12 @@ int message_handle(struct vhost_session *session, const char **why)
 	if (session->fd_count > message->fd_max) {
 		*why = "more fds than it may carry";
 		return -EINVAL;
+	}
+	for (size_t i = 0; i < session->fd_count; i++) {
+		if (leads_to_us(session->fds[i])) {
+			*why = "an fd that is a connection to ourselves";
+			return -EINVAL;
+		}
 	}
 	return message->handle(session, why);
 }

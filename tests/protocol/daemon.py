@@ -54,7 +54,11 @@ class RpcClient:
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(str(path))
+        try:
+            self.sock.connect(str(path))
+        except OSError:
+            self.sock.close()
+            raise
         self._buffer = ""
         self._next_id = 1
 
@@ -147,14 +151,13 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
 
-    def connectable(self, path):
+    def connect(self, path):
+        """An RpcClient, or None while nobody listens yet."""
         self.assert_alive()
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            try:
-                sock.connect(str(path))
-            except OSError:
-                return False
-        return True
+        try:
+            return RpcClient(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
 
     def stop(self):
         """A clean end: exit code 0 on SIGTERM, and nothing bad in the log."""
@@ -258,8 +261,7 @@ class Sluice(Server):
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
         self.spawn([BINARY, "serve", "--run-dir", self.run_dir, "--state-dir",
                     state_dir, "--cores", self.cores, "--poll", self.poll], env)
-        wait_until(lambda: self.connectable(self.rpc_path), "sluice's RPC socket")
-        self.client = RpcClient(self.rpc_path)
+        self.client = wait_until(lambda: self.connect(self.rpc_path), "sluice's RPC socket")
 
     def stop(self):
         self.client.close()
@@ -302,8 +304,8 @@ class QemuStorageDaemon(Server):
         self.spawn(["qemu-storage-daemon", "--chardev",
                     f"socket,id=c,path={self.dir}/qmp,server=on,wait=off", "--monitor",
                     "chardev=c"])
-        wait_until(lambda: (self.dir / "qmp").exists(), "qemu-storage-daemon's monitor")
-        self.client = RpcClient(self.dir / "qmp")
+        self.client = wait_until(lambda: self.connect(self.dir / "qmp"),
+                                 "qemu-storage-daemon's monitor")
         self.client.read_object()
         self.qmp("qmp_capabilities")
 

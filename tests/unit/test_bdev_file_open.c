@@ -59,6 +59,10 @@ static void test_name_taken(void **state)
 	options.filename = other_path;
 	assert_int_equal(bdev_file_create(&options, &second, error, sizeof(error)), -EEXIST);
 	assert_non_null(strstr(error, "same"));
+	options.filename = "not UTF-8 \xff";
+	options.name = "other";
+	assert_int_equal(bdev_file_create(&options, &second, error, sizeof(error)), -EINVAL);
+	assert_non_null(strstr(error, "UTF-8"));
 	options.name = "not a name";
 	assert_int_equal(bdev_file_create(&options, &second, error, sizeof(error)), -EINVAL);
 	assert_int_equal(bdev_destroy(first), 0);

@@ -128,6 +128,25 @@ static int check_io_uring(char *error, size_t error_bytes)
 	return 0;
 }
 
+/* Keeps the name, which must be fit for JSON, where it will be saved and shown. */
+static int set_filename(struct file_bdev *file, const char *filename, char *error,
+			size_t error_bytes)
+{
+	json_t *text = json_string(filename);
+
+	if (text == NULL) {
+		snprintf(error, error_bytes, "the file name is not UTF-8");
+		return -EINVAL;
+	}
+	json_decref(text);
+	file->filename = strdup(filename);
+	if (file->filename == NULL) {
+		snprintf(error, error_bytes, "out of memory");
+		return -ENOMEM;
+	}
+	return 0;
+}
+
 static int file_register(struct bdev *bdev, char *error, size_t error_bytes)
 {
 	int rc = bdev_register(bdev);
@@ -164,12 +183,9 @@ int bdev_file_create(const struct bdev_file_options *options, struct bdev **out,
 	bdev->channel_ctx_bytes = sizeof(struct file_channel);
 	file->dialect = options->dialect;
 	file->buffered_wanted = options->buffered;
-	file->filename = strdup(options->filename);
-	if (file->filename == NULL) {
-		snprintf(error, error_bytes, "out of memory");
-		rc = -ENOMEM;
+	rc = set_filename(file, options->filename, error, error_bytes);
+	if (rc < 0)
 		goto free_file;
-	}
 	rc = file_open(file, options, &geometry, error, error_bytes);
 	if (rc < 0)
 		goto free_name;
