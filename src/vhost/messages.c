@@ -297,6 +297,13 @@ static int take_vring_fd(struct vhost_session *session, struct session_queue **q
 		*why = none ? "an fd where none was announced" : "one fd is needed";
 		return -EINVAL;
 	}
+	/* Nothing else: a socket could be one end of our own connection, and any other kind of
+	 * file could block or fail where an eventfd does not. */
+	if (!none && (!fd_is_eventfd(session->fds[0]) ||
+		      fd_set_nonblocking(session->fds[0], true) < 0)) {
+		*why = "the fd is no eventfd";
+		return -EINVAL;
+	}
 	*fd = take_fd(session);
 	return 0;
 }
@@ -336,12 +343,6 @@ static int set_vring_call(struct vhost_session *session, const char **why)
 	int rc = take_vring_fd(session, &queue, &fd, why);
 	if (rc < 0)
 		return rc;
-	/* A call must never block a reactor, whatever the fd is. */
-	if (fd >= 0 && fd_set_nonblocking(fd, true) < 0) {
-		fd_close(&fd);
-		*why = "the fd cannot be made non-blocking";
-		return -EINVAL;
-	}
 	session_queue_set_call(queue, fd);
 	return 0;
 }
@@ -363,8 +364,6 @@ static int set_vring_err(struct vhost_session *session, const char **why)
 	int rc = take_vring_fd(session, &queue, &fd, why);
 	if (rc < 0)
 		return rc;
-	if (fd >= 0)
-		fd_set_nonblocking(fd, true);
 	session_hold(queue);
 	session->argument = (uint32_t)(queue - session->queues);
 	if (session->fd_count > 0)
@@ -421,6 +420,10 @@ static int set_backend_req_fd(struct vhost_session *session, const char **why)
 {
 	if (session->fd_count != 1) {
 		*why = "one fd is needed";
+		return -EINVAL;
+	}
+	if (!fd_is_socketpair_end(session->fds[0])) {
+		*why = "the fd is no end of a socket pair";
 		return -EINVAL;
 	}
 	fd_close(&session->backend_fd);
