@@ -40,6 +40,10 @@ bool cli_parse(const struct cli_option *options, size_t option_count, int argc, 
 	       struct cli_args *args);
 void cli_print_options(FILE *out, const struct cli_option *options, size_t option_count);
 
+/* Text in lines of at most 96 columns, the first begun at column, the others indented, and a
+ * newline. */
+void cli_print_wrapped(FILE *out, const char *text, int column, int indent);
+
 /* "sluice: ..." on stderr; returns CLI_EXIT_USAGE. */
 int cli_usage(const char *fmt, ...) PRINTF_LIKE(1, 2);
 

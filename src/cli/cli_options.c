@@ -8,6 +8,9 @@
 #include "base/assert.h"
 #include "cli/cli.h"
 
+#define HELP_COLUMNS 96
+#define OPTION_COLUMNS 24
+
 int cli_usage(const char *fmt, ...)
 {
 	va_list args;
@@ -85,6 +88,25 @@ bool cli_parse(const struct cli_option *options, size_t option_count, int argc, 
 	return true;
 }
 
+void cli_print_wrapped(FILE *out, const char *text, int column, int indent)
+{
+	while (*text != '\0') {
+		int len = (int)strcspn(text, " ");
+		if (column > indent && column + 1 + len > HELP_COLUMNS) {
+			fprintf(out, "\n%*s", indent, "");
+			column = indent;
+		} else if (column > indent) {
+			fputc(' ', out);
+			column++;
+		}
+		fprintf(out, "%.*s", len, text);
+		column += len;
+		text += len;
+		text += strspn(text, " ");
+	}
+	fputc('\n', out);
+}
+
 void cli_print_options(FILE *out, const struct cli_option *options, size_t option_count)
 {
 	char left[64];
@@ -92,10 +114,11 @@ void cli_print_options(FILE *out, const struct cli_option *options, size_t optio
 	for (size_t i = 0; i < option_count; i++) {
 		snprintf(left, sizeof(left), "--%s %s", options[i].name,
 			 options[i].value != NULL ? options[i].value : "");
-		if (strlen(left) <= 24)
-			fprintf(out, "  %-24s  %s\n", left, options[i].help);
+		if (strlen(left) > OPTION_COLUMNS)
+			fprintf(out, "  %s\n%*s", left, OPTION_COLUMNS + 4, "");
 		else
-			fprintf(out, "  %s\n  %-24s  %s\n", left, "", options[i].help);
+			fprintf(out, "  %-*s  ", OPTION_COLUMNS, left);
+		cli_print_wrapped(out, options[i].help, OPTION_COLUMNS + 4, OPTION_COLUMNS + 4);
 	}
 }
 

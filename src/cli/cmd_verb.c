@@ -311,10 +311,13 @@ static int verb_help(const struct verb *verb, const struct verb_options *built)
 	char line[128];
 
 	usage_line(verb, line, sizeof(line));
-	printf("Usage: sluice %s [options]\n\n%s\n\n", line, rpc_method_find(verb->method)->help);
-	for (size_t i = 0; verb->positionals[i] != NULL; i++)
-		printf("  %-24s  %s\n", verb->positionals[i],
-		       param_of(verb, verb->positionals[i])->help);
+	printf("Usage: sluice %s [options]\n\n", line);
+	cli_print_wrapped(stdout, rpc_method_find(verb->method)->help, 0, 0);
+	printf("\n");
+	for (size_t i = 0; verb->positionals[i] != NULL; i++) {
+		printf("  %-24s  ", verb->positionals[i]);
+		cli_print_wrapped(stdout, param_of(verb, verb->positionals[i])->help, 28, 28);
+	}
 	printf("%sOptions:\n", verb->positionals[0] != NULL ? "\n" : "");
 	cli_print_options(stdout, built->options, built->count);
 	printf("\nThe same as: sluice rpc %s\n", verb->method);

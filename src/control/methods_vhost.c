@@ -127,7 +127,7 @@ static const struct rpc_param create_params[] = {
 	 .type = RPC_TYPE_BOOL,
 	 .offset = offsetof(struct create_args, writeback),
 	 .fallback = true,
-	 .help = "The write cache mode that the guest starts with."},
+	 .help = "Whether the guest starts with its write cache on."},
 };
 
 /* ---- vhost_get_controllers --------------------------------------------------------------- */

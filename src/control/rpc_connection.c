@@ -17,6 +17,8 @@
 #include "control/rpc_stream.h"
 #include "reactor/reactor.h"
 
+/* Answers that a client has not read yet; beyond that, its next message is not looked at. */
+#define UNREAD_BYTES_MAX (1u << 20)
 /* How long one client may keep the control thread before others get a turn. */
 #define TURN_NS_MAX 2000000
 
@@ -33,6 +35,7 @@ struct rpc_connection {
 	void (*gone)(void *arg);
 	void *gone_arg;
 	bool turn_queued;
+	bool stalled; /* the socket is full, the timer runs */
 	bool pumping;
 	bool eof;    /* nothing more will be read */
 	bool closed; /* the socket is gone; memory follows when nothing refers to it */
@@ -92,7 +95,7 @@ static void stall_expired(struct reactor_timer *timer)
 	connection_close(c);
 }
 
-/* True when the answer has left. */
+/* Sends what the socket takes. False: the rest has to wait. */
 static bool connection_send(struct rpc_connection *c)
 {
 	struct rpc_text *answer = &c->message.answer;
@@ -101,8 +104,10 @@ static bool connection_send(struct rpc_connection *c)
 		ssize_t n = fd_send(c->watch.fd, answer->bytes + c->sent, answer->len - c->sent,
 				    NULL, 0);
 		if (n == -EAGAIN) {
-			reactor_timer_start(c->reactor, &c->stall, RPC_STALL_MS_MAX * 1000000ull);
-			connection_watch(c, EPOLLOUT);
+			if (!c->stalled)
+				reactor_timer_start(c->reactor, &c->stall,
+						    RPC_STALL_MS_MAX * 1000000ull);
+			c->stalled = true;
 			return false;
 		}
 		if (n < 0) {
@@ -110,8 +115,9 @@ static bool connection_send(struct rpc_connection *c)
 			return false;
 		}
 		c->sent += (size_t)n;
+		reactor_timer_stop(&c->stall);
+		c->stalled = false;
 	}
-	reactor_timer_stop(&c->stall);
 	rpc_text_fini(answer);
 	c->sent = 0;
 	return true;
@@ -136,7 +142,7 @@ static bool connection_receive(struct rpc_connection *c)
 		return true;
 	}
 	if (n < 0 && errno == EAGAIN) {
-		connection_watch(c, EPOLLIN);
+		connection_watch(c, c->stalled ? EPOLLIN | EPOLLOUT : EPOLLIN);
 		return false;
 	}
 	if (n < 0) {
@@ -147,8 +153,6 @@ static bool connection_receive(struct rpc_connection *c)
 	if (rpc_stream_partial(&c->stream))
 		rpc_message_begin_error(&c->message, RPC_CODE_PARSE,
 					"the stream ended in the middle of a request");
-	else
-		connection_close(c);
 	return true;
 }
 
@@ -179,7 +183,7 @@ static bool connection_next(struct rpc_connection *c)
 	const char *text;
 	size_t len;
 
-	if (c->eof || c->message.fatal) {
+	if (c->closed || c->eof || c->message.fatal) {
 		connection_close(c);
 		return false;
 	}
@@ -193,21 +197,35 @@ static bool connection_next(struct rpc_connection *c)
 	return true;
 }
 
+/* True when the client has to read before it gets more, or before the end. */
+static bool connection_unread(const struct rpc_connection *c)
+{
+	size_t unread = c->message.answer.len - c->sent;
+
+	return unread > UNREAD_BYTES_MAX || (unread > 0 && (c->eof || c->message.fatal));
+}
+
 /* One step. False: something has to happen first. */
 static bool connection_step(struct rpc_connection *c)
 {
 	if (c->closed)
 		return false;
 	if (c->message.waiting) {
-		connection_watch(c, 0); /* EPOLLHUP is reported all the same */
+		/* EPOLLHUP is reported all the same. */
+		if (!c->stalled || connection_send(c))
+			connection_watch(c, 0);
+		else
+			connection_watch(c, EPOLLOUT);
 		return false;
 	}
 	if (c->message.active) {
 		rpc_message_step(&c->message);
 		return true;
 	}
-	if (c->message.answer.len > 0)
-		return connection_send(c);
+	if (!connection_send(c) && !c->closed && connection_unread(c)) {
+		connection_watch(c, EPOLLOUT);
+		return false;
+	}
 	return connection_next(c);
 }
 

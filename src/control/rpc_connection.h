@@ -2,9 +2,9 @@
 /*
  * One client of the RPC server. Control thread.
  *
- * One message is worked on at a time, and the next one not even read before the answer has left:
- * a client that does not read its answers holds one answer in memory, and loses its connection
- * after RPC_STALL_MS_MAX.
+ * One message is worked on at a time. With more than 1 MiB of answers unread the next message is
+ * not looked at: a client that does not read holds that and one answer in memory, and loses its
+ * connection after RPC_STALL_MS_MAX.
  */
 #ifndef SLUICE_CONTROL_RPC_CONNECTION_H
 #define SLUICE_CONTROL_RPC_CONNECTION_H
