@@ -262,6 +262,7 @@ class Sluice(Server):
         self.spawn([BINARY, "serve", "--run-dir", self.run_dir, "--state-dir",
                     state_dir, "--cores", self.cores, "--poll", self.poll], env)
         self.client = wait_until(lambda: self.connect(self.rpc_path), "sluice's RPC socket")
+        self.rpc("spdk_get_version")  # accepted by now, so that fds can be counted
 
     def stop(self):
         self.client.close()

@@ -12,6 +12,7 @@ from guest_memory import GuestMemory, Region
 from virtq import Segment
 
 pytestmark = pytest.mark.parametrize("slots", [False, True], ids=["table", "slots"])
+SERVER_OPTIONS = {"cores": "0,1"}  # queues of one session on two reactors
 
 
 def apart(count=8, size=2 * MIB):

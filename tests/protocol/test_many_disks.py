@@ -8,6 +8,7 @@ from daemon import MIB, wait_until
 from guest_memory import GuestMemory, Region
 
 DISKS = 100
+SERVER_OPTIONS = {"cores": "0,1"}  # queues of one session on two reactors
 
 
 def test_100_idle_disks(server, make_disk, connect):
