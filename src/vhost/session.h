@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "memory/dirty_log.h"
 #include "memory/guest_memory.h"
 #include "vhost/vhost.h"
 #include "vhost/vhost_queue.h"
@@ -106,7 +107,9 @@ struct vhost_session {
 	struct session_queue *queues;
 	uint32_t queue_count;
 	struct session_inflight inflight;
-	int backend_fd; /* the front-end's channel for our requests; -1 */
+	struct dirty_log *log;     /* NULL: none given */
+	struct dirty_log *log_old; /* of then */
+	int backend_fd;            /* the front-end's channel for our requests; -1 */
 
 	/* The message under way. */
 	struct vhost_user_message message;
@@ -161,6 +164,8 @@ void session_release_holds(struct vhost_session *session);
 void session_queue_set_call(struct session_queue *queue, int call_fd);
 /* Makes a running queue use another memory table. */
 void session_queue_set_memory(struct session_queue *queue, const struct mem_table *memory);
+/* Makes a running queue keep another dirty log, or none. */
+void session_queue_set_log(struct session_queue *queue, struct dirty_log *log);
 /* True if the ring of a queue lies at the same host addresses in another table. */
 bool session_queue_same_place(const struct session_queue *queue, const struct mem_table *memory);
 
@@ -169,6 +174,15 @@ bool session_queue_same_place(const struct session_queue *queue, const struct me
 int session_memory_set(struct vhost_session *session, const char **why);
 int session_memory_add(struct vhost_session *session, const char **why);
 int session_memory_remove(struct vhost_session *session, const char **why);
+
+/* ---- session_log.c ------------------------------------------------------------------------ */
+
+int session_log_set_base(struct vhost_session *session, const char **why);
+int session_log_set_fd(struct vhost_session *session, const char **why);
+/* The log that queues are to keep, or NULL. */
+struct dirty_log *session_active_log(const struct vhost_session *session);
+/* Tells it to all running queues. */
+void session_log_update(struct vhost_session *session);
 
 /* ---- session_inflight.c ------------------------------------------------------------------- */
 

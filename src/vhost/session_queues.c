@@ -130,6 +130,14 @@ void session_queue_set_memory(struct session_queue *queue, const struct mem_tabl
 	vhost_queue_set_memory(op);
 }
 
+void session_queue_set_log(struct session_queue *queue, struct dirty_log *log)
+{
+	struct vhost_queue_op *op = op_begin(queue, on_simple_done);
+
+	op->log = log;
+	vhost_queue_set_log(op);
+}
+
 /* ---- starting and stopping ---------------------------------------------------------------- */
 
 static bool has_feature(const struct vhost_session *session, unsigned int bit)
@@ -219,6 +227,7 @@ static void start_queue(struct session_queue *queue)
 	run->index = (uint16_t)queue_index(queue);
 	run->kick_watch.fd = queue->kick_fd;
 	run->err_fd = queue->err_fd;
+	run->log = session_active_log(session);
 	run->call_fd = queue->call_fd;
 	queue->call_fd = -1;
 	queue->run = run;

@@ -38,11 +38,26 @@ static void give_back_long_iovs(struct blk_request *request)
 	request->long_iovs = NULL;
 }
 
+/* Logs what a request wrote: its data, written even if only in part, and the status byte. */
+__attribute__((cold)) static void mark_dirty(struct blk_request *request)
+{
+	struct vhost_queue *queue = &request->queue->base;
+
+	if (request->io.type == BDEV_IO_READ) {
+		for (uint32_t i = 0; i < request->io.iov_count; i++)
+			vhost_queue_mark_dirty(queue, request->io.iovs[i].iov_base,
+					       request->io.iovs[i].iov_len);
+	}
+	vhost_queue_mark_dirty(queue, request->status, 1);
+}
+
 void blk_request_end(struct blk_request *request, uint8_t status, uint32_t written_bytes)
 {
+	*request->status = status;
+	if (unlikely(request->queue->base.log != NULL))
+		mark_dirty(request);
 	if (unlikely(request->long_iovs != NULL))
 		give_back_long_iovs(request);
-	*request->status = status;
 	request->busy = false;
 	vhost_queue_complete(&request->queue->base, request->head, request->epoch, written_bytes);
 }
