@@ -29,7 +29,7 @@ SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1:abort_on_error=0:strict_string_checks=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
-    "SLUICE_TEST_TIMEOUT_SCALE": "4",
+    "SLUICE_TEST_TIMEOUT_SCALE": "2",
 }
 
 
@@ -235,6 +235,8 @@ def main():
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):  # Stages run in groups of their own: end them.
+        signal.signal(number, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
     except KeyboardInterrupt:

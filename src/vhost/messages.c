@@ -14,10 +14,11 @@
 
 #define BIT(n) (1ull << (n))
 
-#define PROTOCOL_FEATURES                                                                       \
-	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                 \
-	 BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) | BIT(VHOST_USER_PROTOCOL_F_CONFIG) |           \
-	 BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) | \
+#define PROTOCOL_FEATURES                                                                 \
+	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |      \
+	 BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |  \
+	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) | \
+	 BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |                                        \
 	 BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | BIT(VHOST_USER_PROTOCOL_F_STATUS))
 
 static int reply_u64(struct vhost_session *session, uint64_t value)
@@ -114,7 +115,7 @@ static int forget_queues(struct vhost_session *session)
 {
 	for (uint32_t i = 0; i < session->queue_count; i++) {
 		struct session_queue *queue = &session->queues[i];
-		queue->avail_index = 0;
+		queue->base = 0;
 		queue->addr_set = false;
 		queue->kick_set = false;
 		queue->size = 0;
@@ -173,6 +174,11 @@ static int get_max_mem_slots(struct vhost_session *session, const char **why)
 	return reply_u64(session, MEM_SLOTS_MAX);
 }
 
+static bool is_packed(const struct vhost_session *session)
+{
+	return session->features & BIT(VIRTIO_F_RING_PACKED);
+}
+
 /* ---- rings -------------------------------------------------------------------------------- */
 
 static int set_vring_num(struct vhost_session *session, const char **why)
@@ -183,7 +189,7 @@ static int set_vring_num(struct vhost_session *session, const char **why)
 	if (queue == NULL)
 		return -EINVAL;
 	if (state->num == 0 || state->num > VHOST_QUEUE_SIZE_MAX ||
-	    (state->num & (state->num - 1)) != 0) {
+	    (!is_packed(session) && (state->num & (state->num - 1)) != 0)) {
 		*why = "queue size is not a power of two up to 1024";
 		return -EINVAL;
 	}
@@ -202,7 +208,7 @@ static int set_vring_base(struct vhost_session *session, const char **why)
 
 	if (queue == NULL)
 		return -EINVAL;
-	if (state->num > UINT16_MAX) {
+	if (!is_packed(session) && state->num > UINT16_MAX) {
 		*why = "base does not fit a ring index";
 		return -EINVAL;
 	}
@@ -210,7 +216,7 @@ static int set_vring_base(struct vhost_session *session, const char **why)
 		*why = "the ring is running";
 		return -EBUSY;
 	}
-	queue->avail_index = (uint16_t)state->num;
+	queue->base = state->num;
 	return 0;
 }
 
@@ -223,7 +229,7 @@ static int reply_vring_base(struct vhost_session *session)
 	fd_close(&queue->kick_fd);
 	fd_close(&queue->call_fd);
 	session->reply.payload.state.index = session->argument;
-	session->reply.payload.state.num = queue->avail_index;
+	session->reply.payload.state.num = queue->base;
 	session->reply_bytes = sizeof(session->reply.payload.state);
 	return 0;
 }
@@ -448,7 +454,7 @@ struct message {
 #define REGION sizeof(struct vhost_user_single_region), sizeof(struct vhost_user_single_region)
 #define MEMORY 8, sizeof(struct vhost_user_memory)
 #define CONFIG VHOST_USER_CONFIG_HEADER_BYTES, sizeof(struct vhost_user_config)
-#define NONE 0, 0
+#define INFLIGHT sizeof(struct vhost_user_inflight), sizeof(struct vhost_user_inflight)
 /* Requests without a payload that some front-ends send with eight bytes of nothing. */
 #define NONE_OR_U64 0, sizeof(uint64_t)
 
@@ -473,6 +479,8 @@ static const struct message messages[VHOST_USER_REQUEST_MAX] = {
 	[VHOST_USER_SET_BACKEND_REQ_FD] = { "SET_BACKEND_REQ_FD", set_backend_req_fd, NONE_OR_U64, 1, false },
 	[VHOST_USER_GET_CONFIG] = { "GET_CONFIG", get_config, CONFIG, 0, true },
 	[VHOST_USER_SET_CONFIG] = { "SET_CONFIG", set_config, CONFIG, 0, false },
+	[VHOST_USER_GET_INFLIGHT_FD] = { "GET_INFLIGHT_FD", session_inflight_get, INFLIGHT, 0, true },
+	[VHOST_USER_SET_INFLIGHT_FD] = { "SET_INFLIGHT_FD", session_inflight_set, INFLIGHT, 1, false },
 	[VHOST_USER_RESET_DEVICE] = { "RESET_DEVICE", reset_device, NONE_OR_U64, 0, false },
 	[VHOST_USER_GET_MAX_MEM_SLOTS] = { "GET_MAX_MEM_SLOTS", get_max_mem_slots, NONE_OR_U64, 0, true },
 	[VHOST_USER_ADD_MEM_REG] = { "ADD_MEM_REG", session_memory_add, REGION, 1, false },

@@ -51,7 +51,7 @@ static void publish(struct reactor_deferred *deferred)
 {
 	struct vhost_queue *queue = container_of(deferred, struct vhost_queue, publish);
 
-	if (queue->vq.used_index == queue->vq.used_published)
+	if (queue->vq.pushed_count == 0)
 		return;
 	if (virtqueue_publish(&queue->vq))
 		call_driver(queue);
