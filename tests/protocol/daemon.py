@@ -258,6 +258,7 @@ class Sluice(Server):
         state_dir.mkdir()
         env = dict(os.environ)
         env.setdefault("ASAN_OPTIONS", "abort_on_error=1:detect_leaks=1:quarantine_size_mb=8")
+        env.setdefault("TSAN_OPTIONS", f"suppressions={pathlib.Path(__file__).parent}/tsan.supp")
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
         self.spawn([BINARY, "serve", "--run-dir", self.run_dir, "--state-dir",
                     state_dir, "--cores", self.cores, "--poll", self.poll], env)
