@@ -174,8 +174,10 @@ static void sleep_until_event(struct reactor *reactor)
 
 	if (!reactor_begin_sleep(reactor))
 		return;
+	store_relaxed(&reactor->sleep_start_ticks, start);
 	reactor_events_fetch(reactor, reactor_timer_wait_ms(reactor));
 	reactor_end_sleep(reactor);
+	store_relaxed(&reactor->sleep_start_ticks, 0);
 	/* The iteration goes on as if it began now: sleeping is not part of its work. */
 	uint64_t now = ticks_now();
 	counter_add(&reactor->stats.idle_ticks, now - start);
@@ -333,6 +335,13 @@ void reactor_get_stats(const struct reactor *reactor, struct reactor_stats *out)
 	out->busy_ticks = load_relaxed(&stats->busy_ticks);
 	out->idle_ticks = load_relaxed(&stats->idle_ticks);
 	out->sleep_ticks = load_relaxed(&stats->sleep_ticks);
+	/* A reactor that has slept for an hour has been idle for an hour, not since it woke. */
+	uint64_t sleep_start = load_relaxed(&reactor->sleep_start_ticks);
+	uint64_t now = ticks_now();
+	if (sleep_start != 0 && now > sleep_start) {
+		out->idle_ticks += now - sleep_start;
+		out->sleep_ticks += now - sleep_start;
+	}
 	out->iteration_count = load_relaxed(&stats->iteration_count);
 	out->sleep_count = load_relaxed(&stats->sleep_count);
 	out->message_count = load_relaxed(&stats->message_count);
