@@ -65,7 +65,9 @@ static void activate(struct reactor *reactor, struct poller *poller)
 {
 	poller->active = true;
 	poller->last_work_ticks = reactor->hot.now_ticks;
-	list_add_tail(&reactor->active, &poller->link);
+	/* In front of a walk that may be under way, which would otherwise not end as long as its
+	 * pollers activate each other. The next iteration begins with it. */
+	list_add_head(&reactor->active, &poller->link);
 	counter_add(&reactor->stats.active_poller_count, 1);
 }
 
