@@ -56,6 +56,8 @@ static void unlink_poller(struct reactor *reactor, struct poller *poller)
 {
 	if (reactor->cursor == &poller->link)
 		reactor->cursor = poller->link.next;
+	if (reactor->polled == poller)
+		reactor->polled = NULL;
 	list_remove(&poller->link);
 	if (poller->active)
 		counter_add(&reactor->stats.active_poller_count, -1);
@@ -103,12 +105,14 @@ void poller_wake(struct poller *poller)
 
 static void try_park(struct reactor *reactor, struct poller *poller)
 {
-	if (!poller->park(poller)) {
+	bool parks = poller->park(poller);
+
+	if (reactor->polled != poller)
+		return;
+	if (!parks) {
 		poller->last_work_ticks = reactor->hot.now_ticks;
 		return;
 	}
-	if (poller->reactor != reactor || !poller->active)
-		return;
 	unlink_poller(reactor, poller);
 	poller->active = false;
 	list_add_tail(&reactor->parked, &poller->link);
@@ -135,15 +139,18 @@ static unsigned int run_pollers(struct reactor *reactor)
 	while (reactor->cursor != &reactor->active) {
 		struct poller *poller = list_entry(reactor->cursor, struct poller, link);
 		reactor->cursor = reactor->cursor->next;
+		reactor->polled = poller;
 		unsigned int n = poller->poll(poller);
-		if (n > 0) {
+		work += n;
+		if (unlikely(reactor->polled != poller))
+			continue;
+		if (n > 0)
 			poller->last_work_ticks = reactor->hot.now_ticks;
-			work += n;
-		} else if (poller->park != NULL && poller->active && is_quiet(reactor, poller)) {
+		else if (poller->park != NULL && is_quiet(reactor, poller))
 			try_park(reactor, poller);
-		}
 	}
 	reactor->cursor = NULL;
+	reactor->polled = NULL;
 	return work;
 }
 

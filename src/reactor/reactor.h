@@ -61,7 +61,8 @@ struct poller {
 };
 /* Makes the poller known and active. */
 void poller_start(struct reactor *reactor, struct poller *poller);
-/* Takes it off, active or parked. It may be started again. Legal inside any callback. */
+/* Takes it off, active or parked. It may be started again, or freed. Legal inside any callback, its
+ * own too. */
 void poller_stop(struct poller *poller);
 /* Puts a parked poller back on the active list; harmless on an active one. */
 void poller_wake(struct poller *poller);
