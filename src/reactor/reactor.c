@@ -158,19 +158,34 @@ static unsigned int run_pollers(struct reactor *reactor)
 
 static unsigned int run_deferred(struct reactor *reactor)
 {
-	unsigned int count = 0;
 	struct reactor_hot *hot = &reactor->hot;
+	uint64_t iteration = reactor->stats.iteration_count + 1;
+	struct reactor_deferred *again = NULL;
+	struct reactor_deferred **again_last = &again;
+	unsigned int count = 0;
 
 	/* What is added meanwhile runs too: a submission may complete inline, and a completion
-	 * wants to be published. */
+	 * wants to be published. But nothing runs twice: what waits for a poller or a message would
+	 * wait for ever. */
 	while (hot->deferred_first != NULL) {
 		struct reactor_deferred *deferred = hot->deferred_first;
 		hot->deferred_first = deferred->next;
 		if (hot->deferred_first == NULL)
 			hot->deferred_last = &hot->deferred_first;
+		if (unlikely(deferred->iteration == iteration)) {
+			deferred->next = NULL;
+			*again_last = deferred;
+			again_last = &deferred->next;
+			continue;
+		}
+		deferred->iteration = iteration;
 		deferred->queued = false;
 		deferred->fn(deferred);
 		count++;
+	}
+	if (unlikely(again != NULL)) {
+		hot->deferred_first = again;
+		hot->deferred_last = again_last;
 	}
 	return count;
 }

@@ -71,10 +71,11 @@ void poller_wake(struct poller *poller);
 
 /* Runs once at the end of the current iteration, after all pollers: for what wants to be done
  * once a batch (submit to the kernel, publish a used index). Adding it again before it ran does
- * nothing. Counts as work. */
+ * nothing; added while or after it ran, it runs in the next iteration. Counts as work. */
 struct reactor_deferred {
 	struct reactor_deferred *next;
 	void (*fn)(struct reactor_deferred *deferred);
+	uint64_t iteration; /* of the last run */
 	bool queued;
 };
 static inline void reactor_defer(struct reactor *reactor, struct reactor_deferred *deferred);
