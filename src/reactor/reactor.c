@@ -198,13 +198,17 @@ static void sleep_until_event(struct reactor *reactor)
 
 	if (!reactor_begin_sleep(reactor))
 		return;
+	store_release(&reactor->asleep_since_ticks, start);
 	reactor_events_fetch(reactor, reactor_timer_wait_ms(reactor));
 	reactor_end_sleep(reactor);
+	/* Partner: reactor_get_stats(). A reader that sees any of the sums below sees this too. */
+	store_relaxed(&reactor->asleep_since_ticks, 0);
 	/* The iteration goes on as if it began now: sleeping is not part of its work. */
 	uint64_t now = ticks_now();
-	counter_add(&reactor->stats.idle_ticks, now - start);
-	counter_add(&reactor->stats.sleep_ticks, now - start);
-	counter_add(&reactor->stats.sleep_count, 1);
+	struct reactor_stats *stats = &reactor->stats;
+	store_release(&stats->idle_ticks, stats->idle_ticks + (now - start));
+	store_release(&stats->sleep_ticks, stats->sleep_ticks + (now - start));
+	counter_add(&stats->sleep_count, 1);
 	reactor->hot.now_ticks = now;
 }
 
@@ -353,10 +357,20 @@ enum reactor_poll_mode reactor_mode(const struct reactor *reactor)
 void reactor_get_stats(const struct reactor *reactor, struct reactor_stats *out)
 {
 	const struct reactor_stats *stats = &reactor->stats;
+	uint64_t since, asleep;
 
+	/* The sleep under way is not in the sums yet, and may last for hours. Once more if it
+	 * ended meanwhile: it must not be counted twice. */
+	do {
+		since = load_acquire(&reactor->asleep_since_ticks);
+		uint64_t now = ticks_now();
+		asleep = since != 0 && now > since ? now - since : 0;
+		out->idle_ticks = load_acquire(&stats->idle_ticks);
+		out->sleep_ticks = load_acquire(&stats->sleep_ticks);
+	} while (since != load_relaxed(&reactor->asleep_since_ticks));
+	out->idle_ticks += asleep;
+	out->sleep_ticks += asleep;
 	out->busy_ticks = load_relaxed(&stats->busy_ticks);
-	out->idle_ticks = load_relaxed(&stats->idle_ticks);
-	out->sleep_ticks = load_relaxed(&stats->sleep_ticks);
 	out->iteration_count = load_relaxed(&stats->iteration_count);
 	out->sleep_count = load_relaxed(&stats->sleep_count);
 	out->message_count = load_relaxed(&stats->message_count);

@@ -141,7 +141,8 @@ enum reactor_poll_mode reactor_mode(const struct reactor *reactor);
 /* Ticks at the start of the current iteration: a clock that costs nothing. */
 static inline uint64_t reactor_now_ticks(const struct reactor *reactor);
 
-/* Any thread; each field is read atomically, the set of them is not. */
+/* Any thread; each field is read atomically, the set of them is not. A sleep under way counts up
+ * to now. */
 struct reactor_stats {
 	uint64_t busy_ticks;  /* iterations that found work */
 	uint64_t idle_ticks;  /* iterations that found none, and sleeping */

@@ -34,6 +34,7 @@ struct reactor {
 
 	/* Written by the reactor, read by anybody. */
 	struct reactor_stats stats CACHE_ALIGNED;
+	uint64_t asleep_since_ticks; /* 0: awake */
 
 	/* Written by other threads. */
 	struct reactor_msg *mailbox CACHE_ALIGNED; /* newest first */
