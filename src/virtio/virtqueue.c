@@ -87,21 +87,31 @@ struct desc_source {
 	uint32_t count;
 };
 
-static int fetch_desc(struct virtqueue *vq, const struct desc_source *source, uint32_t index,
-		      struct vring_desc *out)
+/* A descriptor of a table that is not contiguous here, and may lie across regions itself. */
+static int gather_desc(struct virtqueue *vq, uint64_t addr, struct vring_desc *out)
 {
+	uint8_t bytes[sizeof(*out)];
 	uint64_t run;
 
-	if (likely(source->host != NULL)) {
-		*out = virtqueue_copy_desc(&source->host[index]);
-		return 0;
+	for (uint64_t done = 0; done < sizeof(bytes); done += run) {
+		const uint8_t *host = mem_translate(vq->mem, &vq->mem_hint, (gpa_t){addr + done},
+						    sizeof(bytes) - done, &run);
+		if (host == NULL)
+			return broken_chain(vq, "indirect table is not in guest memory");
+		/* By bytes, each loaded once. */
+		for (uint64_t i = 0; i < run; i++)
+			bytes[done + i] = load_relaxed(&host[i]);
 	}
-	gpa_t addr = {source->guest.value + index * sizeof(*out)};
-	const struct vring_desc *host =
-		mem_translate(vq->mem, &vq->mem_hint, addr, sizeof(*out), &run);
-	if (host == NULL || run < sizeof(*out))
-		return broken_chain(vq, "indirect table is not in guest memory");
-	memcpy(out, host, sizeof(*out));
+	memcpy(out, bytes, sizeof(*out));
+	return 0;
+}
+
+static inline int fetch_desc(struct virtqueue *vq, const struct desc_source *source, uint32_t index,
+			     struct vring_desc *out)
+{
+	if (unlikely(source->host == NULL))
+		return gather_desc(vq, source->guest.value + index * sizeof(*out), out);
+	*out = virtqueue_copy_desc(&source->host[index]);
 	return 0;
 }
 
