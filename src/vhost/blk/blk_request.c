@@ -174,19 +174,22 @@ static void begin_write(struct blk_request *request, const struct virtqueue_chai
 		 data->readable_bytes);
 }
 
-/* A chain that cannot be served but whose status byte is known, or not even that. */
-static void refuse(struct blk_request *request, uint8_t *status)
+/* A chain that cannot be served but whose status byte is known, or not even that. 0 or -EINVAL. */
+static int refuse(struct blk_request *request, uint8_t *status)
 {
 	if (status == NULL) {
 		/* No way to tell the driver: giving it back would look like success. */
 		virtqueue_break(&request->queue->base.vq, "request without a usable status byte");
-		return;
+		if (request->long_iovs != NULL)
+			give_back_long_iovs(request);
+		return -EINVAL;
 	}
 	request->status = status;
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&request->queue->base);
 	request->written_bytes = 0;
 	blk_request_fail(request, VIRTIO_BLK_S_IOERR);
+	return 0;
 }
 
 /* The chain of a request, walked into its own iovecs or, if long, into borrowed ones. 0; -EAGAIN
@@ -233,10 +236,8 @@ static int begin_request(struct blk_queue *queue, uint16_t head, struct vring_de
 	uint64_t written_bytes = chain.writable_bytes;
 	uint8_t *status = take_status(&chain);
 	if (unlikely(status == NULL || chain.unmapped ||
-		     !take_header(&chain, &header, sizeof(header)) || written_bytes > UINT32_MAX)) {
-		refuse(request, status);
-		return 0;
-	}
+		     !take_header(&chain, &header, sizeof(header)) || written_bytes > UINT32_MAX))
+		return refuse(request, status);
 	request->status = status;
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&queue->base);
