@@ -174,8 +174,16 @@ static void begin_write(struct blk_request *request, const struct virtqueue_chai
 		 data->readable_bytes);
 }
 
+static void begin_flush(struct blk_request *request, const struct virtqueue_chain *data)
+{
+	/* What data buffer it may have is not written: nothing is, from its start. */
+	if (unlikely(data->writable_bytes != 0))
+		request->written_bytes = 0;
+	begin_io(request, BDEV_IO_FLUSH, NULL, 0, 0, 0);
+}
+
 /* A chain that cannot be served but whose status byte is known, or not even that. 0 or -EINVAL. */
-static int refuse(struct blk_request *request, uint8_t *status)
+static int refuse(struct blk_request *request, uint8_t *status, uint64_t writable_bytes)
 {
 	if (status == NULL) {
 		/* No way to tell the driver: giving it back would look like success. */
@@ -187,7 +195,7 @@ static int refuse(struct blk_request *request, uint8_t *status)
 	request->status = status;
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&request->queue->base);
-	request->written_bytes = 0;
+	request->written_bytes = writable_bytes == 1 ? 1 : 0;
 	blk_request_fail(request, VIRTIO_BLK_S_IOERR);
 	return 0;
 }
@@ -237,7 +245,7 @@ static int begin_request(struct blk_queue *queue, uint16_t head, struct vring_de
 	uint8_t *status = take_status(&chain);
 	if (unlikely(status == NULL || chain.unmapped ||
 		     !take_header(&chain, &header, sizeof(header)) || written_bytes > UINT32_MAX))
-		return refuse(request, status);
+		return refuse(request, status, written_bytes);
 	request->status = status;
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&queue->base);
@@ -247,7 +255,7 @@ static int begin_request(struct blk_queue *queue, uint16_t head, struct vring_de
 	else if (likely(header.type == VIRTIO_BLK_T_OUT))
 		begin_write(request, &chain, header.sector);
 	else if (header.type == VIRTIO_BLK_T_FLUSH)
-		begin_io(request, BDEV_IO_FLUSH, NULL, 0, 0, 0);
+		begin_flush(request, &chain);
 	else
 		blk_request_special(request, header.type, &chain);
 	return 0;
