@@ -13,7 +13,25 @@ $(BUILD)/build.ninja:
 build: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 
+check:
+	@scripts/check
+
+demo:
+	@scripts/demo
+
+bench:
+	@scripts/bench $(ARGS)
+
+asan:
+	@scripts/check build-asan asan-unit asan-protocol asan-thirdparty
+
+tsan:
+	@scripts/check build-tsan tsan-unit tsan-protocol tsan-thirdparty
+
+lint:
+	@scripts/lint
+
 clean:
 	rm -rf build build-*
 
-.PHONY: all deps build clean
+.PHONY: all deps build check demo bench asan tsan lint clean

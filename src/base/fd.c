@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -63,6 +65,27 @@ void fd_eventfd_signal(int fd)
 	ssize_t unused = write(fd, &one, sizeof(one));
 
 	(void)unused;
+}
+
+bool fd_is_eventfd(int fd)
+{
+	static const char eventfd_name[] = "anon_inode:[eventfd]";
+	char link[32];
+	char name[sizeof(eventfd_name)];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t len = readlink(link, name, sizeof(name));
+	return len == sizeof(eventfd_name) - 1 && memcmp(name, eventfd_name, (size_t)len) == 0;
+}
+
+bool fd_is_socketpair_end(int fd)
+{
+	struct sockaddr_un peer;
+	socklen_t len = sizeof(peer);
+
+	/* Only a listener has a name for its connections to bear. */
+	return getpeername(fd, (struct sockaddr *)&peer, &len) == 0 && peer.sun_family == AF_UNIX &&
+	       len == offsetof(struct sockaddr_un, sun_path);
 }
 
 static int unix_address(const char *path, struct sockaddr_un *addr)

@@ -27,6 +27,13 @@ int fd_eventfd_create(void);
 /* Signals an eventfd; never blocks on a non-blocking one. */
 void fd_eventfd_signal(int fd);
 
+/* True for an eventfd. Control thread: looks into /proc. */
+bool fd_is_eventfd(int fd);
+
+/* True for an end of a connected Unix socket pair: not of a connection to a listening socket, ours
+ * among them, which would never close while we hold both its ends. */
+bool fd_is_socketpair_end(int fd);
+
 /* Creates a listening Unix stream socket at path with the mode given. A socket file that nobody
  * listens on is replaced; -EADDRINUSE if somebody does; -ENAMETOOLONG if path does not fit
  * sun_path (107 bytes); -EEXIST if path is no socket. Returns a non-blocking fd. */

@@ -192,7 +192,7 @@ static int parse_flag(struct bench_options *options, int id)
 		options->help = true;
 		return 0;
 	default:
-		return -EINVAL; /* getopt has said what is wrong */
+		return -EINVAL;
 	}
 }
 
@@ -261,8 +261,13 @@ int bench_options_parse(struct bench_options *options, int argc, char **argv)
 		.read_percent = 50,
 	};
 	int id;
-	optind = 0; /* whoever parsed before us used the same global */
-	while ((id = getopt_long(argc, argv, "h", long_options, NULL)) != -1) {
+	optind = 0; /* whoever parsed before us used the same globals */
+	opterr = 0;
+	while ((id = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
+		if (id == ':')
+			return complain("%s needs a value", argv[optind - 1]);
+		if (id == '?')
+			return complain("there is no option \"%s\"", argv[optind - 1]);
 		int rc = parse_option(options, id == 'h' ? OPT_HELP : id, optarg);
 		if (rc < 0)
 			return rc;

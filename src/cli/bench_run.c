@@ -257,7 +257,6 @@ static void run_phases(struct run *run)
 			return;
 	}
 	prepare_phase(run->setup, BENCH_PHASE_WORKLOAD);
-	run->outcome->measured = true;
 	if (!run_phase(run, options->warmup_ns, options->runtime_ns, false) || !options->verify)
 		return;
 	prepare_phase(run->setup, BENCH_PHASE_READBACK);

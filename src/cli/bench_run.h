@@ -19,7 +19,6 @@ struct bench_outcome {
 	enum bench_exit code;
 	bool connected;   /* at the end */
 	bool interrupted; /* by a signal; what was not reached is left out */
-	bool measured;    /* the workload began */
 	unsigned int thread_count;
 };
 

@@ -125,7 +125,9 @@ static void account_end(struct bench_thread *thread, const struct measured *meas
 
 static void run_loop(struct bench_thread *thread)
 {
-	enum bench_stage seen = BENCH_STAGE_WARMUP;
+	/* A phase without warm-up starts measuring with its first I/O. Later stages, which may have
+	 * come by now, are to be entered below. */
+	enum bench_stage seen = MIN(load_relaxed(&thread->control->stage), BENCH_STAGE_MEASURE);
 	struct measured measured = {0};
 	uint32_t idle_rounds = 0;
 

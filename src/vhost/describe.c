@@ -98,10 +98,11 @@ json_t *vhost_controller_describe(const struct vhost_controller *controller)
 json_t *vhost_controller_config(const struct vhost_controller *controller, const char **method)
 {
 	char cpumask[REACTOR_CPU_WORDS * 16 + 3];
-	json_t *params = json_pack("{s:s, s:s, s:b, s:b, s:i}", "ctrlr", controller->name,
-				   "dev_name", controller->open->bdev->name, "readonly",
-				   controller->read_only, "packed_ring", controller->packed_ring,
-				   "num_queues", (int)controller->queue_count);
+	json_t *params =
+		json_pack("{s:s, s:s, s:b, s:b, s:b, s:i}", "ctrlr", controller->name, "dev_name",
+			  controller->open->bdev->name, "readonly", controller->read_only,
+			  "packed_ring", controller->packed_ring, "writeback",
+			  controller->writeback, "num_queues", (int)controller->queue_count);
 
 	*method = "vhost_create_blk_controller";
 	if (mask_given(controller)) {

@@ -7,15 +7,18 @@
 #include <errno.h>
 #include <linux/virtio_config.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "vhost/session.h"
 
 #define BIT(n) (1ull << (n))
 
-#define PROTOCOL_FEATURES                                                                       \
-	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |                 \
-	 BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) | BIT(VHOST_USER_PROTOCOL_F_CONFIG) |           \
-	 BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) | \
+#define PROTOCOL_FEATURES                                                                 \
+	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |      \
+	 BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |  \
+	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) | \
+	 BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |                                        \
 	 BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | BIT(VHOST_USER_PROTOCOL_F_STATUS))
 
 static int reply_u64(struct vhost_session *session, uint64_t value)
@@ -112,7 +115,7 @@ static int forget_queues(struct vhost_session *session)
 {
 	for (uint32_t i = 0; i < session->queue_count; i++) {
 		struct session_queue *queue = &session->queues[i];
-		queue->avail_index = 0;
+		queue->base = 0;
 		queue->addr_set = false;
 		queue->kick_set = false;
 		queue->size = 0;
@@ -171,6 +174,11 @@ static int get_max_mem_slots(struct vhost_session *session, const char **why)
 	return reply_u64(session, MEM_SLOTS_MAX);
 }
 
+static bool is_packed(const struct vhost_session *session)
+{
+	return session->features & BIT(VIRTIO_F_RING_PACKED);
+}
+
 /* ---- rings -------------------------------------------------------------------------------- */
 
 static int set_vring_num(struct vhost_session *session, const char **why)
@@ -181,7 +189,7 @@ static int set_vring_num(struct vhost_session *session, const char **why)
 	if (queue == NULL)
 		return -EINVAL;
 	if (state->num == 0 || state->num > VHOST_QUEUE_SIZE_MAX ||
-	    (state->num & (state->num - 1)) != 0) {
+	    (!is_packed(session) && (state->num & (state->num - 1)) != 0)) {
 		*why = "queue size is not a power of two up to 1024";
 		return -EINVAL;
 	}
@@ -200,7 +208,7 @@ static int set_vring_base(struct vhost_session *session, const char **why)
 
 	if (queue == NULL)
 		return -EINVAL;
-	if (state->num > UINT16_MAX) {
+	if (!is_packed(session) && state->num > UINT16_MAX) {
 		*why = "base does not fit a ring index";
 		return -EINVAL;
 	}
@@ -208,7 +216,7 @@ static int set_vring_base(struct vhost_session *session, const char **why)
 		*why = "the ring is running";
 		return -EBUSY;
 	}
-	queue->avail_index = (uint16_t)state->num;
+	queue->base = state->num;
 	return 0;
 }
 
@@ -221,7 +229,7 @@ static int reply_vring_base(struct vhost_session *session)
 	fd_close(&queue->kick_fd);
 	fd_close(&queue->call_fd);
 	session->reply.payload.state.index = session->argument;
-	session->reply.payload.state.num = queue->avail_index;
+	session->reply.payload.state.num = queue->base;
 	session->reply_bytes = sizeof(session->reply.payload.state);
 	return 0;
 }
@@ -295,6 +303,13 @@ static int take_vring_fd(struct vhost_session *session, struct session_queue **q
 		*why = none ? "an fd where none was announced" : "one fd is needed";
 		return -EINVAL;
 	}
+	/* Nothing else: a socket could be one end of our own connection, and any other kind of
+	 * file could block or fail where an eventfd does not. */
+	if (!none && (!fd_is_eventfd(session->fds[0]) ||
+		      fd_set_nonblocking(session->fds[0], true) < 0)) {
+		*why = "the fd is no eventfd";
+		return -EINVAL;
+	}
 	*fd = take_fd(session);
 	return 0;
 }
@@ -334,12 +349,6 @@ static int set_vring_call(struct vhost_session *session, const char **why)
 	int rc = take_vring_fd(session, &queue, &fd, why);
 	if (rc < 0)
 		return rc;
-	/* A call must never block a reactor, whatever the fd is. */
-	if (fd >= 0 && fd_set_nonblocking(fd, true) < 0) {
-		fd_close(&fd);
-		*why = "the fd cannot be made non-blocking";
-		return -EINVAL;
-	}
 	session_queue_set_call(queue, fd);
 	return 0;
 }
@@ -361,8 +370,6 @@ static int set_vring_err(struct vhost_session *session, const char **why)
 	int rc = take_vring_fd(session, &queue, &fd, why);
 	if (rc < 0)
 		return rc;
-	if (fd >= 0)
-		fd_set_nonblocking(fd, true);
 	session_hold(queue);
 	session->argument = (uint32_t)(queue - session->queues);
 	if (session->fd_count > 0)
@@ -421,6 +428,10 @@ static int set_backend_req_fd(struct vhost_session *session, const char **why)
 		*why = "one fd is needed";
 		return -EINVAL;
 	}
+	if (!fd_is_socketpair_end(session->fds[0])) {
+		*why = "the fd is no end of a socket pair";
+		return -EINVAL;
+	}
 	fd_close(&session->backend_fd);
 	session->backend_fd = take_fd(session);
 	return fd_set_nonblocking(session->backend_fd, true);
@@ -443,7 +454,7 @@ struct message {
 #define REGION sizeof(struct vhost_user_single_region), sizeof(struct vhost_user_single_region)
 #define MEMORY 8, sizeof(struct vhost_user_memory)
 #define CONFIG VHOST_USER_CONFIG_HEADER_BYTES, sizeof(struct vhost_user_config)
-#define NONE 0, 0
+#define INFLIGHT sizeof(struct vhost_user_inflight), sizeof(struct vhost_user_inflight)
 /* Requests without a payload that some front-ends send with eight bytes of nothing. */
 #define NONE_OR_U64 0, sizeof(uint64_t)
 
@@ -468,6 +479,8 @@ static const struct message messages[VHOST_USER_REQUEST_MAX] = {
 	[VHOST_USER_SET_BACKEND_REQ_FD] = { "SET_BACKEND_REQ_FD", set_backend_req_fd, NONE_OR_U64, 1, false },
 	[VHOST_USER_GET_CONFIG] = { "GET_CONFIG", get_config, CONFIG, 0, true },
 	[VHOST_USER_SET_CONFIG] = { "SET_CONFIG", set_config, CONFIG, 0, false },
+	[VHOST_USER_GET_INFLIGHT_FD] = { "GET_INFLIGHT_FD", session_inflight_get, INFLIGHT, 0, true },
+	[VHOST_USER_SET_INFLIGHT_FD] = { "SET_INFLIGHT_FD", session_inflight_set, INFLIGHT, 1, false },
 	[VHOST_USER_RESET_DEVICE] = { "RESET_DEVICE", reset_device, NONE_OR_U64, 0, false },
 	[VHOST_USER_GET_MAX_MEM_SLOTS] = { "GET_MAX_MEM_SLOTS", get_max_mem_slots, NONE_OR_U64, 0, true },
 	[VHOST_USER_ADD_MEM_REG] = { "ADD_MEM_REG", session_memory_add, REGION, 1, false },
@@ -509,6 +522,24 @@ int message_payload_bounds(uint32_t request, uint32_t *min_bytes, uint32_t *max_
 	return 0;
 }
 
+/* True for a front-end's end of a connection to one of our own sockets. A session that held it
+ * would never end: nothing but that end's closing tells that the front-end has left. */
+static bool leads_to_us(int fd)
+{
+	struct sockaddr_un peer = {0};
+	socklen_t peer_bytes = sizeof(peer) - 1;
+	const struct vhost_controller *controller = NULL;
+
+	if (getpeername(fd, (struct sockaddr *)&peer, &peer_bytes) < 0 ||
+	    peer.sun_family != AF_UNIX || peer.sun_path[0] == '\0')
+		return false;
+	while ((controller = vhost_controller_next(controller)) != NULL) {
+		if (strcmp(peer.sun_path, controller->socket_path) == 0)
+			return true;
+	}
+	return false;
+}
+
 int message_handle(struct vhost_session *session, const char **why)
 {
 	const struct message *message = find_message(session->message.header.request);
@@ -516,6 +547,12 @@ int message_handle(struct vhost_session *session, const char **why)
 	if (session->fd_count > message->fd_max) {
 		*why = "more fds than it may carry";
 		return -EINVAL;
+	}
+	for (size_t i = 0; i < session->fd_count; i++) {
+		if (leads_to_us(session->fds[i])) {
+			*why = "an fd that is a connection to ourselves";
+			return -EINVAL;
+		}
 	}
 	return message->handle(session, why);
 }

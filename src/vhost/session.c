@@ -31,6 +31,8 @@ static void session_free(struct vhost_session *session)
 	session_queues_destroy(session);
 	mem_table_destroy(session->memory);
 	mem_table_destroy(session->memory_next);
+	session_inflight_fini(session);
+	fd_close(&session->reply_fd);
 	fd_close(&session->backend_fd);
 	list_remove(&session->link);
 	free(session);
@@ -79,7 +81,8 @@ static int send_reply(struct vhost_session *session, uint32_t payload_bytes)
 	header->request = session->message.header.request;
 	header->flags = VHOST_USER_VERSION | VHOST_USER_REPLY_FLAG;
 	header->size = payload_bytes;
-	ssize_t n = fd_send(session->socket.fd, header, bytes, NULL, 0);
+	ssize_t n = fd_send(session->socket.fd, header, bytes, &session->reply_fd,
+			    session->reply_fd >= 0 ? 1 : 0);
 	/* Replies are small: a socket without room for one belongs to a client that does not
 	 * read, and what came before cannot be taken back. */
 	return n == (ssize_t)bytes ? 0 : n < 0 ? (int)n : -EAGAIN;
@@ -107,6 +110,7 @@ static void finish_message(struct vhost_session *session)
 	session->busy = false;
 	session->received_bytes = 0;
 	session->reply_bytes = 0;
+	fd_close(&session->reply_fd);
 	close_message_fds(session);
 	if (session->muted) {
 		session->muted = false;
@@ -278,6 +282,7 @@ int session_create(struct vhost_controller *controller, int socket_fd)
 	session->controller = controller;
 	session->id = ++last_id;
 	session->backend_fd = -1;
+	session->reply_fd = -1;
 	session->socket.fd = socket_fd;
 	session->socket.fn = on_socket;
 	session->close_work.fn = advance_closing;
@@ -301,6 +306,6 @@ int session_create(struct vhost_controller *controller, int socket_fd)
 
 void session_check_faults(struct vhost_session *session)
 {
-	if (mem_table_faulted(session->memory))
+	if (mem_table_faulted(session->memory) || load_relaxed(&session->inflight.faulted))
 		session_close(session, "a file of its memory was truncated");
 }

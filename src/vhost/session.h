@@ -62,6 +62,17 @@ struct vhost_controller {
 	void *delete_arg;
 };
 
+/* Journals of all queues in memory that the front-end keeps. */
+struct session_inflight {
+	void *map; /* NULL: the front-end keeps none */
+	size_t map_bytes;
+	uint8_t *base;
+	uint64_t size_bytes;
+	uint16_t queue_count;
+	uint16_t queue_size;
+	bool faulted;
+};
+
 /* A virtqueue of a session as its front-end described it. */
 struct session_queue {
 	struct vhost_session *session;
@@ -71,8 +82,9 @@ struct session_queue {
 	uint64_t desc_user;
 	uint64_t avail_user;
 	uint64_t used_user;
-	uint32_t size; /* 0: not told */
-	uint16_t avail_index;
+	uint32_t size;         /* 0: not told */
+	uint32_t base;         /* virtqueue_base() when it last stood still */
+	void *private_journal; /* while run, if the front-end keeps none */
 	bool addr_set;
 	bool kick_set;
 	bool enabled;
@@ -93,6 +105,7 @@ struct vhost_session {
 	struct mem_table *memory; /* never NULL */
 	struct session_queue *queues;
 	uint32_t queue_count;
+	struct session_inflight inflight;
 	int backend_fd; /* the front-end's channel for our requests; -1 */
 
 	/* The message under way. */
@@ -103,11 +116,13 @@ struct vhost_session {
 	bool busy;                           /* handled, not answered yet */
 	int (*then)(struct vhost_session *); /* waits for pending_count to be 0 */
 	struct vhost_user_message reply;
-	uint32_t reply_bytes;          /* of payload; 0: none */
-	uint32_t argument;             /* of then: a queue index */
-	struct mem_table *memory_next; /* of then: replaces memory */
-	unsigned int pending_count;    /* operations on reactors under way */
-	bool muted;                    /* not reading the socket meanwhile */
+	uint32_t reply_bytes;                  /* of payload; 0: none */
+	int reply_fd;                          /* goes with it; -1: none */
+	uint32_t argument;                     /* of then: a queue index */
+	struct mem_table *memory_next;         /* of then: replaces memory */
+	struct session_inflight inflight_next; /* of then */
+	unsigned int pending_count;            /* operations on reactors under way */
+	bool muted;                            /* not reading the socket meanwhile */
 	bool closing;
 	struct reactor_deferred close_work;
 };
@@ -154,6 +169,17 @@ bool session_queue_same_place(const struct session_queue *queue, const struct me
 int session_memory_set(struct vhost_session *session, const char **why);
 int session_memory_add(struct vhost_session *session, const char **why);
 int session_memory_remove(struct vhost_session *session, const char **why);
+
+/* ---- session_inflight.c ------------------------------------------------------------------- */
+
+int session_inflight_get(struct vhost_session *session, const char **why);
+int session_inflight_set(struct vhost_session *session, const char **why);
+void session_inflight_fini(struct vhost_session *session);
+/* The journal for a queue that is about to run, and the queue size that it was made for: 0; -EINVAL
+ * if the front-end's has no room for it; -ENOMEM. */
+int session_journal_get(struct session_queue *queue, bool packed, void **out, uint16_t *capacity);
+/* The queue stands still. */
+void session_journal_put(struct session_queue *queue);
 
 /* ---- controller.c ------------------------------------------------------------------------- */
 

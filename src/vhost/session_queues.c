@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The queues of a session: which should run, and getting them there. Control thread. */
 #include <errno.h>
+#include <linux/virtio_config.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,10 +69,13 @@ static void release_run(struct session_queue *queue)
 {
 	struct vhost_controller *controller = queue->session->controller;
 
-	queue->avail_index = queue->run->vq.avail_index;
+	queue->base = virtqueue_base(&queue->run->vq);
+	/* All that was taken was given back. */
+	virtqueue_retire_journal(&queue->run->vq);
 	queue->call_fd = queue->run->call_fd;
 	controller->device->queue_destroy(queue->run);
 	queue->run = NULL;
+	session_journal_put(queue);
 	controller_unplace_queue(controller, queue->reactor_index);
 }
 
@@ -128,21 +132,28 @@ void session_queue_set_memory(struct session_queue *queue, const struct mem_tabl
 
 /* ---- starting and stopping ---------------------------------------------------------------- */
 
+static bool has_feature(const struct vhost_session *session, unsigned int bit)
+{
+	return (session->features >> bit) & 1;
+}
+
 /* Where a ring lies here. False, and *why, if it is not all in guest memory or misaligned. */
 static bool place_ring(const struct session_queue *queue, const struct mem_table *memory,
 		       struct virtqueue_options *out, const char **why)
 {
+	bool packed = has_feature(queue->session, VIRTIO_F_RING_PACKED);
+
 	out->desc = mem_table_translate_user(memory, queue->desc_user,
 					     virtqueue_desc_bytes(queue->size));
 	out->avail = mem_table_translate_user(memory, queue->avail_user,
-					      virtqueue_avail_bytes(queue->size));
+					      virtqueue_avail_bytes(queue->size, packed));
 	out->used = mem_table_translate_user(memory, queue->used_user,
-					     virtqueue_used_bytes(queue->size));
+					     virtqueue_used_bytes(queue->size, packed));
 	if (out->desc == NULL || out->avail == NULL || out->used == NULL) {
 		*why = "its ring is not in guest memory";
 		return false;
 	}
-	/* Alignments of section 2.7; used->idx and the elements are accessed whole. */
+	/* Alignments of sections 2.7 and 2.8; indexes and elements are accessed whole. */
 	if (((uintptr_t)out->desc & 15) != 0 || ((uintptr_t)out->avail & 1) != 0 ||
 	    ((uintptr_t)out->used & 3) != 0) {
 		*why = "its ring is misaligned";
@@ -160,11 +171,6 @@ bool session_queue_same_place(const struct session_queue *queue, const struct me
 	       place.avail == queue->run->vq.avail && place.used == queue->run->vq.used;
 }
 
-static bool has_feature(const struct vhost_session *session, unsigned int bit)
-{
-	return (session->features >> bit) & 1;
-}
-
 static void start_queue(struct session_queue *queue)
 {
 	struct vhost_session *session = queue->session;
@@ -172,7 +178,8 @@ static void start_queue(struct session_queue *queue)
 	struct virtqueue_options options = {
 		.mem = session->memory,
 		.size = (uint16_t)queue->size,
-		.avail_index = queue->avail_index,
+		.base = queue->base,
+		.packed = has_feature(session, VIRTIO_F_RING_PACKED),
 		.event_idx = has_feature(session, VIRTIO_RING_F_EVENT_IDX),
 		.indirect = has_feature(session, VIRTIO_RING_F_INDIRECT_DESC),
 	};
@@ -194,7 +201,18 @@ static void start_queue(struct session_queue *queue)
 			      strerror(-rc));
 		return;
 	}
-	virtqueue_init(&run->vq, &options);
+	rc = session_journal_get(queue, options.packed, &options.journal,
+				 &options.journal_capacity);
+	if (rc == 0)
+		rc = virtqueue_init(&run->vq, &options);
+	if (rc < 0) {
+		controller->device->queue_destroy(run);
+		session_journal_put(queue);
+		controller_unplace_queue(controller, queue->reactor_index);
+		session_close(session, "queue %u does not fit its ring or journal: %s",
+			      queue_index(queue), strerror(-rc));
+		return;
+	}
 	run->reactor = vhost_reactors()->data[queue->reactor_index];
 	run->control = vhost_reactors()->control;
 	run->controller_name = controller->name;

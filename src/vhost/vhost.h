@@ -31,7 +31,7 @@ struct vhost_blk_options {
 	uint64_t cpu_mask[REACTOR_CPU_WORDS]; /* all zero: every reactor */
 	uint32_t queue_count;                 /* 1 to VHOST_QUEUE_MAX; 0: the default */
 	bool read_only;
-	bool packed_ring; /* accepted; offered once packed rings are served */
+	bool packed_ring; /* offer VIRTIO_F_RING_PACKED */
 	bool writeback;   /* initial write cache mode shown to the guest; default true */
 };
 /* Opens the bdev and the socket: 0; -EEXIST (name), -ENODEV (bdev), -EBUSY (bdev has another

@@ -51,7 +51,7 @@ static void publish(struct reactor_deferred *deferred)
 {
 	struct vhost_queue *queue = container_of(deferred, struct vhost_queue, publish);
 
-	if (queue->vq.used_index == queue->vq.used_published)
+	if (queue->vq.pushed_count == 0)
 		return;
 	if (virtqueue_publish(&queue->vq))
 		call_driver(queue);
@@ -61,8 +61,9 @@ static void publish(struct reactor_deferred *deferred)
 
 void vhost_queue_break(struct vhost_queue *queue)
 {
-	log_warn("%s: queue %u stopped: %s", queue->controller_name, queue->index,
-		 queue->vq.broken_why);
+	/* A guest that restarts its queue can come here again and again. */
+	log_limited(&queue->channel->log_limit, LOG_LEVEL_WARN, "%s: queue %u stopped: %s",
+		    queue->controller_name, queue->index, queue->vq.broken_why);
 	if (queue->err_fd >= 0)
 		fd_eventfd_signal(queue->err_fd);
 }

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/log.h"
 #include "bdev/bdev.h"
 #include "reactor/reactor.h"
 #include "virtio/virtqueue.h"
@@ -23,8 +24,9 @@ struct vhost_queue;
 /* The channel that the queues of one controller share on one reactor. */
 struct vhost_channel {
 	struct bdev_channel *bdev;
-	uint32_t running_count; /* queues started on it; the reactor's */
-	uint32_t queue_count;   /* queues placed on it; the control thread's */
+	uint32_t running_count;     /* queues started on it; the reactor's */
+	uint32_t queue_count;       /* queues placed on it; the control thread's */
+	struct log_limit log_limit; /* of what guests provoke; the reactor's */
 };
 
 /* A message from control to the reactor of a queue and back. One of a kind at a time. */

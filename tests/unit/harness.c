@@ -34,9 +34,10 @@ void harness_stop(void)
 {
 	reactor_stop(reactor);
 	reactor_join(reactor);
+	/* A worker may still be about to wake the reactor. */
+	worker_fini();
 	reactor_destroy(reactor);
 	reactor = NULL;
-	worker_fini();
 }
 
 /* ---- calls ------------------------------------------------------------------------------- */

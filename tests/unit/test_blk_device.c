@@ -139,8 +139,9 @@ static void test_features(void **state)
 				BIT(VIRTIO_BLK_F_CONFIG_WCE) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |
 				BIT(VHOST_USER_F_PROTOCOL_FEATURES);
 
-	for (unsigned int bits = 0; bits < 16; bits++) {
-		bool discard = bits & 1, zeroes = bits & 2, read_only = bits & 4, multi = bits & 8;
+	for (unsigned int bits = 0; bits < 32; bits++) {
+		bool discard = bits & 1, zeroes = bits & 2, read_only = bits & 4, multi = bits & 8,
+		     packed = bits & 16;
 		struct bdev bdev = {
 			.block_count = 1000,
 			.limits = {.block_size_bytes = 512,
@@ -150,11 +151,12 @@ static void test_features(void **state)
 				   .write_zeroes_max_bytes = zeroes ? 1 << 20 : 0},
 		};
 		struct virtio_blk_config config;
-		uint64_t features = blk_features(&bdev, read_only, multi ? 4 : 1);
+		uint64_t features = blk_features(&bdev, read_only, multi ? 4 : 1, packed);
 		blk_config_fill(&config, &bdev, multi ? 4 : 1, true);
 		assert_true((features & always) == always);
 		assert_int_equal(!!(features & BIT(VIRTIO_BLK_F_RO)), read_only);
 		assert_int_equal(!!(features & BIT(VIRTIO_BLK_F_MQ)), multi);
+		assert_int_equal(!!(features & BIT(VIRTIO_F_RING_PACKED)), packed);
 		assert_int_equal(!!(features & BIT(VIRTIO_BLK_F_DISCARD)), discard && !read_only);
 		assert_int_equal(!!(features & BIT(VIRTIO_BLK_F_WRITE_ZEROES)),
 				 zeroes && !read_only);

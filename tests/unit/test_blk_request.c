@@ -147,6 +147,7 @@ static struct {
 	struct vring_desc desc[SIZE] __attribute__((aligned(16)));
 	uint8_t avail_bytes[2048] __attribute__((aligned(8)));
 	uint8_t used_bytes[4096] __attribute__((aligned(8)));
+	uint8_t journal[16 + 16 * SIZE] __attribute__((aligned(64)));
 	struct vring_avail *avail;
 	struct vring_used *used;
 	uint16_t avail_index;
@@ -231,10 +232,12 @@ static void queue_begin(const struct shape *shape)
 		.used = q.used,
 		.mem = q.table,
 		.size = SIZE,
+		.journal = q.journal,
+		.journal_capacity = SIZE,
 		.indirect = true,
 	};
 	assert_int_equal(blk_queue_create(&options, &q.queue), 0);
-	virtqueue_init(&q.queue->base.vq, &ring);
+	assert_int_equal(virtqueue_init(&q.queue->base.vq, &ring), 0);
 	q.queue->base.reactor = harness_reactor();
 	q.queue->base.control = harness_reactor();
 	q.queue->base.controller_name = "watched";

@@ -185,7 +185,7 @@ static void test_ping_pong(void **state)
 
 /* ---- parking ------------------------------------------------------------------------------ */
 
-#define ITEM_COUNT 20000u
+#define ITEM_COUNT 4000u
 
 /* A queue of bare counts in the manner of a ring: the consumer asks for a notification before it
  * parks and looks once more; the producer notifies if asked. */

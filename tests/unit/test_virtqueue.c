@@ -33,6 +33,7 @@ static uint8_t avail_bytes[64] __attribute__((aligned(8)));
 static uint8_t used_bytes[256] __attribute__((aligned(8)));
 static struct vring_avail *const avail = (void *)avail_bytes;
 static struct vring_used *const used = (void *)used_bytes;
+static uint8_t journal[16 + 16 * SIZE] __attribute__((aligned(64)));
 static struct virtqueue vq;
 static struct iovec iovs[IOV_MAX_COUNT];
 static struct virtqueue_chain chain;
@@ -45,17 +46,21 @@ static void init(uint16_t start, bool event_idx)
 		.used = used,
 		.mem = table,
 		.size = SIZE,
-		.avail_index = start,
+		.journal = journal,
+		.journal_capacity = SIZE,
+		.base = start,
 		.event_idx = event_idx,
 		.indirect = true,
 	};
 
+	virtqueue_fini(&vq);
+	memset(journal, 0, sizeof(journal));
 	memset(desc, 0, sizeof(desc));
 	memset(avail_bytes, 0, sizeof(avail_bytes));
 	memset(used_bytes, 0, sizeof(used_bytes));
 	avail->idx = start;
 	used->idx = start;
-	virtqueue_init(&vq, &options);
+	assert_int_equal(virtqueue_init(&vq, &options), 0);
 }
 
 static struct vring_desc make(uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
@@ -73,9 +78,12 @@ static struct vring_desc *in_guest(uint64_t guest)
 
 static int walk(uint32_t iov_max)
 {
+	struct virtqueue_head head = {.slot_count = 1};
+
 	chain.iovs = iovs;
 	chain.iov_max = iov_max;
-	return virtqueue_walk(&vq, virtqueue_copy_desc(&desc[0]), &chain);
+	virtqueue_fetch(&vq, &head);
+	return virtqueue_walk(&vq, &head, &chain);
 }
 
 static void expect_broken(const char *why)
@@ -273,20 +281,18 @@ static void test_unmapped_buffers(void **state)
 
 static void test_peek(void **state)
 {
-	uint16_t heads[SIZE + 1];
+	struct virtqueue_head heads[SIZE + 1];
 
 	for (uint32_t start = 65536 - 2 * SIZE; start <= 65536 + SIZE; start++) {
 		init((uint16_t)start, false);
-		assert_false(virtqueue_has_avail(&vq));
 		assert_int_equal(virtqueue_peek(&vq, heads, SIZE), 0);
 		for (uint32_t i = 0; i < SIZE; i++)
 			avail->ring[(start + i) % SIZE] = (uint16_t)(SIZE - 1 - i);
 		avail->idx = (uint16_t)(start + SIZE);
-		assert_true(virtqueue_has_avail(&vq));
 		assert_int_equal(virtqueue_peek(&vq, heads, 3), 3);
 		assert_int_equal(virtqueue_peek(&vq, heads, SIZE + 1), SIZE);
 		for (uint32_t i = 0; i < SIZE; i++)
-			assert_int_equal(heads[i], SIZE - 1 - i);
+			assert_int_equal(heads[i].id, SIZE - 1 - i);
 		vq.avail_index = (uint16_t)(vq.avail_index + SIZE);
 		assert_int_equal(virtqueue_peek(&vq, heads, SIZE), 0);
 		assert_false(vq.broken);
@@ -315,20 +321,27 @@ static void test_used_ring_wraps(void **state)
 	for (uint32_t i = 0; i < 40; i++) {
 		uint32_t slot = (65530 + i) % SIZE;
 		virtqueue_push(&vq, (uint16_t)(i % SIZE), 1000 + i);
-		assert_int_equal(used->ring[slot].id, i % SIZE);
-		assert_int_equal(used->ring[slot].len, 1000 + i);
 		assert_int_equal(used->idx, (uint16_t)(65530 + i));
 		assert_true(virtqueue_publish(&vq));
+		assert_int_equal(used->ring[slot].id, i % SIZE);
+		assert_int_equal(used->ring[slot].len, 1000 + i);
 		assert_int_equal(used->idx, (uint16_t)(65530 + i + 1));
 		assert_false(virtqueue_publish(&vq));
 	}
 	/* The device goes on from where the ring is, not from 0. */
+	memset(journal, 0, sizeof(journal));
 	struct virtqueue again;
-	struct virtqueue_options options = {
-		.desc = desc, .avail = avail, .used = used, .mem = table, .size = SIZE};
-	virtqueue_init(&again, &options);
+	struct virtqueue_options options = {.desc = desc,
+					    .avail = avail,
+					    .used = used,
+					    .mem = table,
+					    .journal = journal,
+					    .journal_capacity = SIZE,
+					    .size = SIZE};
+	assert_int_equal(virtqueue_init(&again, &options), 0);
 	assert_int_equal(again.used_index, (uint16_t)(65530 + 40));
 	assert_false(virtqueue_publish(&again));
+	virtqueue_fini(&again);
 }
 
 /* ---- calls and kicks ---------------------------------------------------------------------- */
@@ -403,6 +416,7 @@ struct stress {
 	uint8_t avail_bytes[64] __attribute__((aligned(8)));
 	uint8_t used_bytes[256] __attribute__((aligned(8)));
 	struct vring_desc desc[STRESS_SIZE] __attribute__((aligned(16)));
+	uint8_t journal[16 + 16 * STRESS_SIZE] __attribute__((aligned(64)));
 	struct virtqueue vq;
 	unsigned int device_sleeps;
 	unsigned int driver_sleeps;
@@ -427,7 +441,7 @@ static void *device_main(void *arg)
 {
 	struct stress *stress = arg;
 	struct virtqueue *device = &stress->vq;
-	uint16_t heads[4];
+	struct virtqueue_head heads[4];
 
 	virtqueue_disable_kick(device);
 	while (stress->done < STRESS_COUNT) {
@@ -445,10 +459,10 @@ static void *device_main(void *arg)
 			continue;
 		}
 		for (uint32_t i = 0; i < count; i++) {
-			struct vring_desc copy = virtqueue_copy_desc(&device->desc[heads[i]]);
-			virtqueue_push(device, heads[i], copy.len);
+			virtqueue_fetch(device, &heads[i]);
+			virtqueue_take(device, &heads[i]);
+			virtqueue_push(device, heads[i].id, heads[i].first.len);
 		}
-		device->avail_index = (uint16_t)(device->avail_index + count);
 		stress->done += count;
 		if (virtqueue_publish(device))
 			fd_eventfd_signal(stress->call_fd);
@@ -565,12 +579,14 @@ static void stress_run(bool event_idx)
 		.used = stress->used_bytes,
 		.mem = table,
 		.size = STRESS_SIZE,
-		.avail_index = 65000,
+		.journal = stress->journal,
+		.journal_capacity = STRESS_SIZE,
+		.base = 65000,
 		.event_idx = event_idx,
 	};
 	((struct vring_avail *)options.avail)->idx = 65000;
 	((struct vring_used *)options.used)->idx = 65000;
-	virtqueue_init(&stress->vq, &options);
+	assert_int_equal(virtqueue_init(&stress->vq, &options), 0);
 	assert_int_equal(pthread_create(&device, NULL, device_main, stress), 0);
 	driver_run(stress);
 	pthread_join(device, NULL);
@@ -579,6 +595,7 @@ static void stress_run(bool event_idx)
 	assert_false(stress->lost_kick);
 	assert_false(stress->lost_call);
 	assert_int_equal(stress->done, STRESS_COUNT);
+	virtqueue_fini(&stress->vq);
 	fd_close(&stress->kick_fd);
 	fd_close(&stress->call_fd);
 	free(stress);
@@ -612,6 +629,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+	virtqueue_fini(&vq);
 	mem_table_destroy(table);
 	mem_region_put(regions[0]);
 	mem_region_put(regions[1]);

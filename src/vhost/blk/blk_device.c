@@ -58,7 +58,8 @@ void blk_config_fill(struct virtio_blk_config *config, const struct bdev *bdev,
 	}
 }
 
-uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_count)
+uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_count,
+		      bool packed_ring)
 {
 	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |
 			    BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VHOST_USER_F_PROTOCOL_FEATURES) |
@@ -66,6 +67,8 @@ uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_co
 			    BIT(VIRTIO_BLK_F_BLK_SIZE) | BIT(VIRTIO_BLK_F_TOPOLOGY) |
 			    BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE);
 
+	if (packed_ring)
+		features |= BIT(VIRTIO_F_RING_PACKED);
 	if (queue_count > 1)
 		features |= BIT(VIRTIO_BLK_F_MQ);
 	if (read_only)
@@ -79,7 +82,8 @@ uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_co
 
 static uint64_t device_features(const struct vhost_controller *controller)
 {
-	return blk_features(controller->open->bdev, controller->read_only, controller->queue_count);
+	return blk_features(controller->open->bdev, controller->read_only, controller->queue_count,
+			    controller->packed_ring);
 }
 
 static void device_config_get(const struct vhost_controller *controller, uint8_t *out,

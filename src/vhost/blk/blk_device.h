@@ -18,6 +18,7 @@ extern const struct vhost_device_ops blk_device_ops;
 void blk_config_fill(struct virtio_blk_config *config, const struct bdev *bdev,
 		     uint32_t queue_count, bool writeback);
 /* The feature bits that a disk offers, the ring's and vhost's own included. Pure. */
-uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_count);
+uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_count,
+		      bool packed_ring);
 
 #endif

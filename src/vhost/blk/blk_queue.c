@@ -64,6 +64,7 @@ int blk_queue_create(const struct blk_queue_options *options, struct blk_queue *
 
 void blk_queue_destroy(struct blk_queue *queue)
 {
+	virtqueue_fini(&queue->base.vq);
 	if (queue->pool.memory != NULL)
 		munmap(queue->pool.memory, POOL_BYTES);
 	free(queue->requests);

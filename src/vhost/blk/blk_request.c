@@ -87,10 +87,12 @@ void blk_request_complete(struct bdev_io *io, enum bdev_status status)
 
 /* ---- beginning ---------------------------------------------------------------------------- */
 
-/* Copies the first len bytes of the readable part and cuts them off. False if it is shorter. */
-static bool take_header(struct virtqueue_chain *chain, void *to, size_t len)
+/* Copies a header that lies in several buffers, or shares its own with data. */
+__attribute__((noinline)) static bool gather_header(struct virtqueue_chain *chain,
+						    struct virtio_blk_outhdr *header)
 {
-	uint8_t *out = to;
+	uint8_t *out = (uint8_t *)header;
+	size_t len = sizeof(*header);
 
 	if (chain->readable_bytes < len)
 		return false;
@@ -110,6 +112,28 @@ static bool take_header(struct virtqueue_chain *chain, void *to, size_t len)
 			iov->iov_len -= n;
 		}
 	}
+	return true;
+}
+
+/* Copies the header at the start of the readable part and cuts it off. False if that is shorter. */
+static inline bool take_header(struct virtqueue_chain *chain, struct virtio_blk_outhdr *header)
+{
+	const struct iovec *iov = &chain->iovs[0];
+	uint64_t words[2];
+
+	_Static_assert(sizeof(*header) == sizeof(words), "a header is two words");
+	if (unlikely(chain->readable_count == 0 || iov->iov_len != sizeof(words)))
+		return gather_header(chain, header);
+	/* Registers, not memcpy(): the words are used at once. */
+	memcpy(&words[0], iov->iov_base, sizeof(words[0]));
+	memcpy(&words[1], (const uint8_t *)iov->iov_base + sizeof(words[0]), sizeof(words[1]));
+	header->type = (uint32_t)words[0];
+	header->ioprio = (uint32_t)(words[0] >> 32);
+	header->sector = words[1];
+	chain->readable_bytes -= sizeof(words);
+	chain->iovs++;
+	chain->iov_count--;
+	chain->readable_count--;
 	return true;
 }
 
@@ -182,34 +206,36 @@ static void begin_flush(struct blk_request *request, const struct virtqueue_chai
 	begin_io(request, BDEV_IO_FLUSH, NULL, 0, 0, 0);
 }
 
-/* A chain that cannot be served but whose status byte is known, or not even that. 0 or -EINVAL. */
-static int refuse(struct blk_request *request, uint8_t *status, uint64_t writable_bytes)
+/* No way to tell the driver: giving the chain back would look like success. */
+static int refuse_without_status(struct blk_request *request)
 {
-	if (status == NULL) {
-		/* No way to tell the driver: giving it back would look like success. */
-		virtqueue_break(&request->queue->base.vq, "request without a usable status byte");
-		if (request->long_iovs != NULL)
-			give_back_long_iovs(request);
-		return -EINVAL;
-	}
+	virtqueue_break(&request->queue->base.vq, "request without a usable status byte");
+	if (request->long_iovs != NULL)
+		give_back_long_iovs(request);
+	return -EINVAL;
+}
+
+/* A chain that cannot be served but whose status byte is known. */
+static void refuse(struct blk_request *request, uint8_t *status, uint64_t writable_bytes)
+{
 	request->status = status;
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&request->queue->base);
 	request->written_bytes = writable_bytes == 1 ? 1 : 0;
 	blk_request_fail(request, VIRTIO_BLK_S_IOERR);
-	return 0;
 }
 
 /* The chain of a request, walked into its own iovecs or, if long, into borrowed ones. 0; -EAGAIN
  * when none are left to borrow; -EINVAL when the queue is broken. */
-static int walk(struct blk_request *request, struct vring_desc first, struct virtqueue_chain *chain)
+static int walk(struct blk_request *request, const struct virtqueue_head *head,
+		struct virtqueue_chain *chain)
 {
 	struct blk_iov_pool *pool = &request->queue->pool;
 	struct virtqueue *vq = &request->queue->base.vq;
 
 	chain->iovs = request->iovs;
 	chain->iov_max = BLK_INLINE_IOVS;
-	int rc = virtqueue_walk(vq, first, chain);
+	int rc = virtqueue_walk(vq, head, chain);
 	if (likely(rc != -ENOBUFS))
 		return rc;
 	if (pool->free_count == 0)
@@ -217,7 +243,7 @@ static int walk(struct blk_request *request, struct vring_desc first, struct vir
 	request->long_iovs = &pool->memory[pool->free[--pool->free_count] * BLK_LONG_IOVS];
 	chain->iovs = request->long_iovs;
 	chain->iov_max = BLK_LONG_IOVS;
-	rc = virtqueue_walk(vq, virtqueue_copy_desc(&vq->desc[request->head]), chain);
+	rc = virtqueue_walk(vq, head, chain);
 	if (rc == -ENOBUFS) {
 		virtqueue_break(vq, "chain has too many buffers");
 		rc = -EINVAL;
@@ -228,9 +254,9 @@ static int walk(struct blk_request *request, struct vring_desc first, struct vir
 }
 
 /* Takes one request. 0, or as walk(). */
-static int begin_request(struct blk_queue *queue, uint16_t head, struct vring_desc first)
+static int begin_request(struct blk_queue *queue, const struct virtqueue_head *head)
 {
-	struct blk_request *request = &queue->requests[head];
+	struct blk_request *request = &queue->requests[head->id];
 	struct virtqueue_chain chain;
 	struct virtio_blk_outhdr header;
 
@@ -238,14 +264,19 @@ static int begin_request(struct blk_queue *queue, uint16_t head, struct vring_de
 		virtqueue_break(&queue->base.vq, "head made available twice");
 		return -EINVAL;
 	}
-	int rc = walk(request, first, &chain);
+	int rc = walk(request, head, &chain);
 	if (unlikely(rc < 0))
 		return rc;
 	uint64_t written_bytes = chain.writable_bytes;
 	uint8_t *status = take_status(&chain);
-	if (unlikely(status == NULL || chain.unmapped ||
-		     !take_header(&chain, &header, sizeof(header)) || written_bytes > UINT32_MAX))
-		return refuse(request, status, written_bytes);
+	if (unlikely(status == NULL))
+		return refuse_without_status(request);
+	virtqueue_take(&queue->base.vq, head);
+	if (unlikely(chain.unmapped || !take_header(&chain, &header) ||
+		     written_bytes > UINT32_MAX)) {
+		refuse(request, status, written_bytes);
+		return 0;
+	}
 	request->status = status;
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&queue->base);
@@ -276,8 +307,7 @@ unsigned int blk_queue_poll(struct poller *poller)
 {
 	struct blk_queue *queue = container_of(poller, struct blk_queue, base.poller);
 	struct virtqueue *vq = &queue->base.vq;
-	struct vring_desc first[BATCH];
-	uint16_t heads[BATCH];
+	struct virtqueue_head heads[BATCH];
 	uint32_t count, i;
 
 	if (unlikely(vq->broken))
@@ -286,15 +316,14 @@ unsigned int blk_queue_poll(struct poller *poller)
 	if (count == 0 && likely(!vq->broken))
 		return 0;
 	for (i = 0; i < count; i++)
-		__builtin_prefetch(&queue->requests[heads[i]], 1);
+		__builtin_prefetch(&queue->requests[heads[i].id], 1);
 	for (i = 0; i < count; i++) {
-		first[i] = virtqueue_copy_desc(&vq->desc[heads[i]]);
-		prefetch_buffers(queue, &first[i]);
+		virtqueue_fetch(vq, &heads[i]);
+		prefetch_buffers(queue, &heads[i].first);
 	}
 	for (i = 0; i < count; i++) {
-		if (unlikely(begin_request(queue, heads[i], first[i]) < 0))
+		if (unlikely(begin_request(queue, &heads[i]) < 0))
 			break;
-		vq->avail_index++;
 	}
 	if (unlikely(vq->broken))
 		vhost_queue_break(&queue->base);
