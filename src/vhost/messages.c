@@ -305,8 +305,8 @@ static int take_vring_fd(struct vhost_session *session, struct session_queue **q
 	}
 	/* Nothing else: a socket could be one end of our own connection, and any other kind of
 	 * file could block or fail where an eventfd does not. */
-	if (!none && (!fd_is_eventfd(session->fds[0]) ||
-		      fd_set_nonblocking(session->fds[0], true) < 0)) {
+	if (!none &&
+	    (!fd_is_eventfd(session->fds[0]) || fd_set_nonblocking(session->fds[0], true) < 0)) {
 		*why = "the fd is no eventfd";
 		return -EINVAL;
 	}
@@ -432,9 +432,8 @@ static int set_backend_req_fd(struct vhost_session *session, const char **why)
 		*why = "the fd is no end of a socket pair";
 		return -EINVAL;
 	}
-	fd_close(&session->backend_fd);
-	session->backend_fd = take_fd(session);
-	return fd_set_nonblocking(session->backend_fd, true);
+	*why = "the fd cannot be watched";
+	return session_backend_open(session, take_fd(session));
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */

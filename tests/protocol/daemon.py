@@ -104,6 +104,11 @@ class Disk:
     readonly: bool = False
     serial: str | None = None
     file: pathlib.Path | None = None
+    bdev_gone: bool = False  # deleted by the test
+
+    @property
+    def bdev(self):
+        return f"{self.name}-bdev"
 
     @property
     def size(self):
@@ -379,7 +384,7 @@ class DiskFactory:
             options["readonly"] = True
         if disk.serial is not None:
             options["serial"] = disk.serial
-        bdev = f"{disk.name}-bdev"
+        bdev = disk.bdev
         self.server.create_bdev(bdev, disk.kind, disk.num_blocks, disk.block_size, disk.file)
         return self.server.create_controller(disk.name, bdev, **options)
 
@@ -407,5 +412,6 @@ class DiskFactory:
     def close(self):
         for disk in reversed(self.disks):
             self.server.delete_controller(disk.name)
-            self.server.delete_bdev(f"{disk.name}-bdev", disk.kind)
+            if not disk.bdev_gone:
+                self.server.delete_bdev(disk.bdev, disk.kind)
         self.disks = []

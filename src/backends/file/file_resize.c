@@ -50,7 +50,8 @@ int bdev_file_block_count(const struct bdev *bdev, uint64_t *block_count, char *
 	return 0;
 }
 
-/* A file grows here and shrinks when no I/O is left beyond its new end; a device is what it is. */
+/* A file grows here and shrinks when no I/O is left beyond its new end; a device is what it is, and
+ * would be so again after a restart. */
 int file_reserve(struct bdev *bdev, uint64_t block_count)
 {
 	struct file_bdev *file = file_bdev(bdev);
@@ -61,7 +62,7 @@ int file_reserve(struct bdev *bdev, uint64_t block_count)
 	if (rc < 0)
 		return rc;
 	if (file->device)
-		return wanted_bytes <= size_bytes ? 0 : -ENOSPC;
+		return wanted_bytes == size_bytes ? 0 : -EOPNOTSUPP;
 	if (bdev->limits.read_only)
 		return -EROFS;
 	if (wanted_bytes > size_bytes && ftruncate(file->fd, (off_t)wanted_bytes) < 0)
