@@ -106,6 +106,11 @@ struct bdev_ops {
 	 * it; get returns 0 or -errno. put is called when no I/O of the channel is left. */
 	int (*channel_get)(struct bdev_channel *channel);
 	void (*channel_put)(struct bdev_channel *channel);
+	/* Optional. Control thread, must not block: the first queue of a front-end is about to run,
+	 * or the last one has stopped. What guards the storage against another owner may be taken
+	 * as late and let go as early as this: 0, or -EBUSY if somebody else has it. */
+	int (*activate)(struct bdev *bdev);
+	void (*deactivate)(struct bdev *bdev);
 	/* Begins a valid I/O. Ends it through bdev_io_complete(), now or later. */
 	void (*submit)(struct bdev_channel *channel, struct bdev_io *io);
 	/* Control thread: the back-end's part of bdev_get_bdevs' driver_specific, and the RPC
@@ -163,6 +168,7 @@ struct bdev {
 	/* bdev.c's own */
 	struct list opens;
 	struct list channels;
+	uint32_t active_count;           /* of bdev_activate() */
 	struct bdev_stats stats_retired; /* of channels that are gone */
 	uint64_t block_count_next;       /* not 0: the size that is being changed to */
 	bool removing;                   /* no part of the configuration, not to be opened */
@@ -290,6 +296,11 @@ void bdev_resize(struct bdev *bdev, uint64_t block_count, bool settle, void (*do
 int bdev_remove(struct bdev *bdev, void (*done)(void *arg), void *arg);
 /* Calls idle once no bdev is changing, maybe at once. */
 void bdev_changes_wait(void (*idle)(void *arg), void *arg);
+
+/* Before the first channel of an open is started, and after the last one was stopped. Counted per
+ * bdev: 0, or what the back-end says, and then there may be no I/O. */
+int bdev_activate(struct bdev_open *open);
+void bdev_deactivate(struct bdev_open *open);
 
 /* Sums the counters of all channels, past ones included. Control thread. */
 void bdev_get_stats(const struct bdev *bdev, struct bdev_stats *out);

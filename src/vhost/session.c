@@ -32,6 +32,8 @@ static void session_free(struct vhost_session *session)
 	mem_table_destroy(session->memory);
 	mem_table_destroy(session->memory_next);
 	session_inflight_fini(session);
+	dirty_log_destroy(session->log);
+	dirty_log_destroy(session->log_old);
 	fd_close(&session->reply_fd);
 	list_remove(&session->link);
 	free(session);
@@ -306,6 +308,9 @@ int session_create(struct vhost_controller *controller, int socket_fd)
 
 void session_check_faults(struct vhost_session *session)
 {
-	if (mem_table_faulted(session->memory) || load_relaxed(&session->inflight.faulted))
+	bool log_faulted = session->log != NULL && load_relaxed(&session->log->faulted);
+
+	if (mem_table_faulted(session->memory) || load_relaxed(&session->inflight.faulted) ||
+	    log_faulted)
 		session_close(session, "a file of its memory was truncated");
 }

@@ -14,6 +14,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "memory/dirty_log.h"
 #include "memory/guest_memory.h"
 #include "vhost/vhost.h"
 #include "vhost/vhost_queue.h"
@@ -50,6 +51,7 @@ struct vhost_controller {
 	uint64_t cpu_mask[REACTOR_CPU_WORDS];
 	struct vhost_channel *channels; /* one a data reactor */
 	uint32_t queue_count;
+	uint32_t running_count; /* queues that run, or are about to */
 	bool read_only;
 	bool packed_ring;
 	bool writeback; /* the cache mode that the configuration space shows */
@@ -116,6 +118,8 @@ struct vhost_session {
 	struct session_queue *queues;
 	uint32_t queue_count;
 	struct session_inflight inflight;
+	struct dirty_log *log;     /* NULL: none given */
+	struct dirty_log *log_old; /* of then */
 	struct session_backend backend;
 
 	/* The message under way. */
@@ -171,6 +175,8 @@ void session_release_holds(struct vhost_session *session);
 void session_queue_set_call(struct session_queue *queue, int call_fd);
 /* Makes a running queue use another memory table. */
 void session_queue_set_memory(struct session_queue *queue, const struct mem_table *memory);
+/* Makes a running queue keep another dirty log, or none. */
+void session_queue_set_log(struct session_queue *queue, struct dirty_log *log);
 /* True if the ring of a queue lies at the same host addresses in another table. */
 bool session_queue_same_place(const struct session_queue *queue, const struct mem_table *memory);
 
@@ -179,6 +185,15 @@ bool session_queue_same_place(const struct session_queue *queue, const struct me
 int session_memory_set(struct vhost_session *session, const char **why);
 int session_memory_add(struct vhost_session *session, const char **why);
 int session_memory_remove(struct vhost_session *session, const char **why);
+
+/* ---- session_log.c ------------------------------------------------------------------------ */
+
+int session_log_set_base(struct vhost_session *session, const char **why);
+int session_log_set_fd(struct vhost_session *session, const char **why);
+/* The log that queues are to keep, or NULL. */
+struct dirty_log *session_active_log(const struct vhost_session *session);
+/* Tells it to all running queues. */
+void session_log_update(struct vhost_session *session);
 
 /* ---- session_backend.c: the channel to the front-end --------------------------------------- */
 
@@ -218,6 +233,9 @@ const struct reactor_set *vhost_reactors(void);
 /* The reactor for another queue: of those allowed, the one that has fewest. */
 unsigned int controller_place_queue(struct vhost_controller *controller);
 void controller_unplace_queue(struct vhost_controller *controller, unsigned int reactor_index);
+/* Before a queue starts: 0, or -EBUSY if another process has the storage. And after it stopped. */
+int controller_begin_serving(struct vhost_controller *controller);
+void controller_end_serving(struct vhost_controller *controller);
 /* A session is gone: its memory is freed by now. */
 void controller_session_gone(struct vhost_controller *controller);
 

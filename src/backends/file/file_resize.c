@@ -50,6 +50,12 @@ int bdev_file_block_count(const struct bdev *bdev, uint64_t *block_count, char *
 	return 0;
 }
 
+/* Not ours to cut: another daemon may be serving a migratable file while we are not. */
+static bool is_lent(const struct file_bdev *file)
+{
+	return file->migratable && file->bdev.active_count == 0;
+}
+
 /* A file grows here and shrinks when no I/O is left beyond its new end; a device is what it is, and
  * would be so again after a restart. */
 int file_reserve(struct bdev *bdev, uint64_t block_count)
@@ -65,6 +71,8 @@ int file_reserve(struct bdev *bdev, uint64_t block_count)
 		return wanted_bytes == size_bytes ? 0 : -EOPNOTSUPP;
 	if (bdev->limits.read_only)
 		return -EROFS;
+	if (is_lent(file))
+		return -EBUSY;
 	if (wanted_bytes > size_bytes && ftruncate(file->fd, (off_t)wanted_bytes) < 0)
 		return -errno;
 	file->cut_wanted = true;
@@ -76,7 +84,7 @@ void file_settle(struct bdev *bdev)
 	struct file_bdev *file = file_bdev(bdev);
 	uint64_t size_bytes = 0;
 
-	if (!file->cut_wanted)
+	if (!file->cut_wanted || is_lent(file))
 		return;
 	file->cut_wanted = false;
 	if (storage_size(file, &size_bytes) == 0 && size_bytes > bdev_size_bytes(bdev) &&
