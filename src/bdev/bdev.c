@@ -188,6 +188,7 @@ int bdev_register(struct bdev *bdev)
 		return -EEXIST;
 	list_init(&bdev->opens);
 	list_init(&bdev->channels);
+	list_init(&bdev->change.link);
 	memset(&bdev->stats_retired, 0, sizeof(bdev->stats_retired));
 	list_add_tail(&registry, &bdev->link);
 	return 0;
@@ -195,7 +196,7 @@ int bdev_register(struct bdev *bdev)
 
 int bdev_destroy(struct bdev *bdev)
 {
-	if (!list_empty(&bdev->opens))
+	if (!list_empty(&bdev->opens) || bdev->change.busy)
 		return -EBUSY;
 	ensure(list_empty(&bdev->channels));
 	list_remove(&bdev->link);
@@ -222,7 +223,7 @@ int bdev_open(const char *name, const char *owner, bool writable, struct bdev_op
 {
 	struct bdev *bdev = bdev_find(name);
 
-	if (bdev == NULL)
+	if (bdev == NULL || bdev->removing)
 		return -ENODEV;
 	if (writable && bdev->limits.read_only)
 		return -EROFS;
@@ -270,4 +271,10 @@ void bdev_close(struct bdev_open *open)
 	ensure(open->channel_count == 0);
 	list_remove(&open->link);
 	free(open);
+}
+
+void bdev_open_watch(struct bdev_open *open, bdev_event_fn fn, void *arg)
+{
+	open->event = fn;
+	open->event_arg = arg;
 }

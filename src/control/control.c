@@ -203,7 +203,7 @@ static void stop_server_done(void *arg)
 	control->stopped(control->arg);
 }
 
-static void stop_controllers_gone(void *arg)
+static void stop_bdevs_quiet(void *arg)
 {
 	struct control *control = arg;
 	struct bdev *bdev;
@@ -214,6 +214,12 @@ static void stop_controllers_gone(void *arg)
 	}
 	/* Last: calls under way, such as deletions, have ended by now, and were answered. */
 	rpc_server_stop(control->server, stop_server_done, control);
+}
+
+/* Removals and changes of size wait for I/O, all of which has ended by now. */
+static void stop_controllers_gone(void *arg)
+{
+	bdev_changes_wait(stop_bdevs_quiet, arg);
 }
 
 static void stop_changes_idle(void *arg)
