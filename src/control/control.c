@@ -17,6 +17,7 @@
 #include "control/config_load.h"
 #include "control/controllers.h"
 #include "control/objects.h"
+#include "control/openings.h"
 #include "control/rpc_server.h"
 
 /* How long entries of the configuration may wait for storage that a predecessor still holds. */
@@ -157,6 +158,7 @@ static void start_load(struct control *control, json_t *root, const char *origin
 		.keep_failed = true,
 		.skip_existing = skip_existing,
 		.patience_ms = START_PATIENCE_MS,
+		.open_patience_ms = START_PATIENCE_MS,
 		.done = done,
 		.arg = control,
 	};
@@ -203,14 +205,20 @@ static void stop_server_done(void *arg)
 	control->stopped(control->arg);
 }
 
-static void stop_controllers_gone(void *arg)
+/* All controllers are gone. Bdevs go one after the other; those whose end may block, on a worker.
+ */
+static void stop_next_bdev(void *arg)
 {
 	struct control *control = arg;
 	struct bdev *bdev;
 
 	while ((bdev = bdev_next(NULL)) != NULL) {
-		int rc = bdev_destroy(bdev);
+		bool blocks = bdev->ops->release != NULL;
+		int rc = blocks ? bdev_destroy_start(bdev, stop_next_bdev, control)
+				: bdev_destroy(bdev);
 		ensure(rc == 0);
+		if (blocks)
+			return;
 	}
 	/* Last: calls under way, such as deletions, have ended by now, and were answered. */
 	rpc_server_stop(control->server, stop_server_done, control);
@@ -218,7 +226,9 @@ static void stop_controllers_gone(void *arg)
 
 static void stop_changes_idle(void *arg)
 {
-	controllers_delete_all(stop_controllers_gone, arg);
+	/* While those who wait for them can still be told. */
+	opening_cancel_all();
+	controllers_delete_all(stop_next_bdev, arg);
 }
 
 void control_stop(struct control *control, void (*stopped)(void *arg), void *arg)
@@ -226,4 +236,6 @@ void control_stop(struct control *control, void (*stopped)(void *arg), void *arg
 	control->stopped = stopped;
 	control->arg = arg;
 	rpc_changes_close(&control->changes, stop_changes_idle, control);
+	/* A change under way, loading a configuration, may wait for one. */
+	opening_cancel_all();
 }

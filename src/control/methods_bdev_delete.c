@@ -8,6 +8,7 @@
 #include "control/control.h"
 #include "control/methods.h"
 #include "control/objects.h"
+#include "control/openings.h"
 
 struct delete_args {
 	const char *name;
@@ -30,6 +31,11 @@ static const char *bdev_holder(const struct bdev *bdev)
 	return list_entry(bdev->opens.next, struct bdev_open, link)->owner;
 }
 
+static void deleted(void *arg)
+{
+	rpc_reply(arg, json_true());
+}
+
 static void deleted_saved(struct rpc_request *request, const char *name, int rc)
 {
 	struct bdev *bdev = bdev_find(name);
@@ -38,22 +44,31 @@ static void deleted_saved(struct rpc_request *request, const char *name, int rc)
 		rpc_reply_unsaved(request, rc);
 		return;
 	}
-	/* Nobody can have opened it meanwhile: changes run one at a time. */
-	if (bdev != NULL)
-		rc = bdev_destroy(bdev);
+	if (bdev == NULL) { /* an entry that was only kept */
+		deleted(request);
+		return;
+	}
+	/* Nobody can have opened it meanwhile: changes run one at a time. Closing the file may take
+	 * its time, and the others need not wait for that. */
+	struct rpc_changes *changes = rpc_change_detach(request);
+	rc = bdev_destroy_start(bdev, deleted, request);
 	if (rc < 0)
 		rpc_reply_error(request, rc, "name: bdev %s: %s", name, strerror(-rc));
-	else
-		rpc_reply(request, json_true());
+	rpc_changes_next(changes);
 }
 
 /* kind NULL: any. */
 static void delete_kind(struct rpc_request *request, const char *name, const char *kind)
 {
 	const struct bdev *bdev = bdev_find(name);
+	bool cancelled = opening_cancel(name);
 
 	if (bdev == NULL && config_is_kept(&request->control->config, OBJECTS_BDEV, name)) {
 		change_save(request, CHANGE_REMOVING, OBJECTS_BDEV, name, deleted_saved);
+		return;
+	}
+	if (bdev == NULL && cancelled) {
+		deleted(request);
 		return;
 	}
 	if (bdev == NULL) {
@@ -92,7 +107,8 @@ static const struct rpc_param delete_params[] = {
 	 .offset = offsetof(struct delete_args, name),
 	 .min = 1,
 	 .max = BDEV_NAME_MAX - 1,
-	 .help = "Name or UUID of the bdev. It must not be in use."},
+	 .help = "Name or UUID of the bdev. It must not be in use. One whose file is still being "
+		 "opened is given up."},
 };
 
 #define METHOD_DELETE(method_name, text, function)                                              \

@@ -3,7 +3,7 @@
  * The inside of the file back-end.
  *
  *   bdev_file.c    constructor, limits, configuration          control thread
- *   file_open.c    opening, locking, geometry                  control thread
+ *   file_open.c    opening, locking, geometry                  a worker
  *   file_ring.c    the io_uring of a reactor                   its reactor
  *   file_io.c      what becomes of one I/O                     its reactor
  *   file_prep.c    how a step of it is put to the kernel      its reactor
