@@ -69,7 +69,7 @@ static void abandon_run(struct worker_job *job)
 /* Lets go of the file, if it is open, on a worker: closing may block as well. */
 static void opening_end(struct opening *opening)
 {
-	if (opening->rc < 0 || opening->bdev == NULL) {
+	if (opening->rc < 0) {
 		opening_free(&opening->job);
 		return;
 	}
@@ -138,9 +138,9 @@ static void opening_register(struct rpc_request *request, void *arg)
 		rpc_reply_error(request, rc, "%s", error);
 		return;
 	}
-	opening->bdev = NULL;
-	opening_end(opening);
-	opening->opened(request, bdev);
+	void (*opened)(struct rpc_request *request, const struct bdev *bdev) = opening->opened;
+	opening_free(&opening->job);
+	opened(request, bdev);
 }
 
 static void opening_run(struct worker_job *job)
