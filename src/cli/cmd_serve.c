@@ -26,8 +26,10 @@ static const struct cli_option options[] = {
 	[OPTION_RUN_DIR] = {"run-dir", "DIR", "where sockets go: DIR/NAME for each controller"},
 	[OPTION_STATE_DIR] = {"state-dir", "DIR", "where the configuration is kept"},
 	[OPTION_RPC_SOCKET] = {"rpc-socket", "PATH", "the RPC socket; default RUN-DIR/sluice.sock"},
-	[OPTION_CONFIG] = {"config", "FILE",
-			   "a configuration in SPDK's format to add to the one that is kept"},
+	[OPTION_CONFIG] =
+		{"config", "FILE",
+		 "a configuration in SPDK's format for the first start: it is imported when "
+		 "the state directory has none yet, and not read after that"},
 	[OPTION_CORES] = {"cores", "CPUS",
 			  "the cores that serve, as 0,2-3 or 0xd; default: the first allowed one "
 			  "other than 0"},

@@ -54,6 +54,20 @@ static int state_open(struct control *control, char *error, size_t error_bytes)
 	return rc == -ENOENT ? 0 : rc;
 }
 
+/* Imported once: at the next start it would bring back what was deleted, and make what it does not
+ * name a second time. */
+static int seed_read(struct control *control, char *error, size_t error_bytes)
+{
+	const char *path = control->options.config_file;
+
+	if (control->initial == NULL)
+		return config_file_read(path, &control->seed, error, error_bytes);
+	log_info("--config %s: not read, for there is a configuration in %s already "
+		 "(`sluice rpc load_config - < FILE` adds to it)",
+		 path, control->config.path);
+	return 0;
+}
+
 static int listen_open(struct control *control, char *error, size_t error_bytes)
 {
 	const char *path = control->options.rpc_socket;
@@ -85,7 +99,7 @@ int control_create(const struct control_options *options, struct control **out, 
 	rpc_changes_init(&control->changes);
 	rc = state_open(control, error, error_bytes);
 	if (rc == 0 && options->config_file != NULL)
-		rc = config_file_read(options->config_file, &control->seed, error, error_bytes);
+		rc = seed_read(control, error, error_bytes);
 	if (rc == 0)
 		rc = listen_open(control, error, error_bytes);
 	if (rc < 0) {
@@ -148,7 +162,6 @@ static void start_seeded(void *arg, const struct config_load_result *result)
 }
 
 static void start_load(struct control *control, json_t *root, const char *origin,
-		       bool skip_existing,
 		       void (*done)(void *arg, const struct config_load_result *result))
 {
 	const struct config_load_options options = {
@@ -156,7 +169,8 @@ static void start_load(struct control *control, json_t *root, const char *origin
 		.root = root,
 		.origin = origin,
 		.keep_failed = true,
-		.skip_existing = skip_existing,
+		/* An IMAGE of the command line may have the name of an entry. */
+		.skip_existing = true,
 		.patience_ms = START_PATIENCE_MS,
 		.open_patience_ms = START_PATIENCE_MS,
 		.done = done,
@@ -174,11 +188,7 @@ static void start_restored(void *arg, const struct config_load_result *result)
 
 	log_info("configuration %s: %u entries restored, %u failed", control->config.path,
 		 result->done_count, result->failed_count);
-	if (control->seed != NULL)
-		start_load(control, control->seed, control->options.config_file, true,
-			   start_seeded);
-	else
-		start_end(control, 0);
+	start_end(control, 0);
 }
 
 void control_start(struct control *control, const struct reactor_set *reactors,
@@ -188,10 +198,9 @@ void control_start(struct control *control, const struct reactor_set *reactors,
 	control->done = done;
 	control->arg = arg;
 	if (control->initial != NULL)
-		start_load(control, control->initial, control->config.path, false, start_restored);
+		start_load(control, control->initial, control->config.path, start_restored);
 	else if (control->seed != NULL)
-		start_load(control, control->seed, control->options.config_file, true,
-			   start_seeded);
+		start_load(control, control->seed, control->options.config_file, start_seeded);
 	else
 		start_end(control, 0);
 }
