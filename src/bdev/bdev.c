@@ -288,6 +288,28 @@ int bdev_open(const char *name, const char *owner, bool writable, struct bdev_op
 	return 0;
 }
 
+int bdev_activate(struct bdev_open *open)
+{
+	struct bdev *bdev = open->bdev;
+
+	if (bdev->active_count == 0 && bdev->ops->activate != NULL) {
+		int rc = bdev->ops->activate(bdev);
+		if (rc < 0)
+			return rc;
+	}
+	bdev->active_count++;
+	return 0;
+}
+
+void bdev_deactivate(struct bdev_open *open)
+{
+	struct bdev *bdev = open->bdev;
+
+	ensure(bdev->active_count > 0);
+	if (--bdev->active_count == 0 && bdev->ops->deactivate != NULL)
+		bdev->ops->deactivate(bdev);
+}
+
 void bdev_close(struct bdev_open *open)
 {
 	ensure(open->channel_count == 0);

@@ -105,6 +105,11 @@ struct bdev_ops {
 	 * it; get returns 0 or -errno. put is called when no I/O of the channel is left. */
 	int (*channel_get)(struct bdev_channel *channel);
 	void (*channel_put)(struct bdev_channel *channel);
+	/* Optional. Control thread, must not block: the first queue of a front-end is about to run,
+	 * or the last one has stopped. What guards the storage against another owner may be taken
+	 * as late and let go as early as this: 0, or -EBUSY if somebody else has it. */
+	int (*activate)(struct bdev *bdev);
+	void (*deactivate)(struct bdev *bdev);
 	/* Begins a valid I/O. Ends it through bdev_io_complete(), now or later. */
 	void (*submit)(struct bdev_channel *channel, struct bdev_io *io);
 	/* Control thread: the back-end's part of bdev_get_bdevs' driver_specific, and the RPC
@@ -143,6 +148,7 @@ struct bdev {
 	/* bdev.c's own */
 	struct list opens;
 	struct list channels;
+	uint32_t active_count;           /* of bdev_activate() */
 	struct bdev_stats stats_retired; /* of channels that are gone */
 	struct worker_job release_job;
 	void (*destroyed)(void *arg);
@@ -210,6 +216,11 @@ int bdev_open(const char *name, const char *owner, bool writable, struct bdev_op
 	      const char **who);
 /* All channels must have been freed. */
 void bdev_close(struct bdev_open *open);
+
+/* Before the first channel of an open is started, and after the last one was stopped. Counted per
+ * bdev: 0, or what the back-end says, and then there may be no I/O. */
+int bdev_activate(struct bdev_open *open);
+void bdev_deactivate(struct bdev_open *open);
 
 /* Sums the counters of all channels, past ones included. Control thread. */
 void bdev_get_stats(const struct bdev *bdev, struct bdev_stats *out);

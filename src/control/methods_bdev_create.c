@@ -274,6 +274,7 @@ struct file_args {
 	uint32_t block_size;
 	bool readonly;
 	bool buffered;
+	bool migratable;
 };
 
 static void file_create(struct rpc_request *request, const struct file_args *a,
@@ -289,6 +290,7 @@ static void file_create(struct rpc_request *request, const struct file_args *a,
 		.block_size_bytes = a->block_size,
 		.read_only = a->readonly,
 		.buffered = a->buffered,
+		.migratable = a->migratable,
 		.dialect = dialect,
 	};
 	opening_start(request, &options, created);
@@ -304,33 +306,39 @@ static void aio_create(struct rpc_request *request, const void *args)
 	file_create(request, args, BDEV_FILE_AIO);
 }
 
-#define PARAMS_FILE                                                                         \
-	{.name = "name",                                                                    \
-	 .type = RPC_TYPE_NAME,                                                             \
-	 .required = true,                                                                  \
-	 .offset = offsetof(struct file_args, name),                                        \
-	 .help = "Name of the new bdev."},                                                  \
-		{.name = "filename",                                                        \
-		 .type = RPC_TYPE_STRING,                                                   \
-		 .required = true,                                                          \
-		 .offset = offsetof(struct file_args, filename),                            \
-		 .min = 1,                                                                  \
-		 .help = "Path of the regular file or block device."},                      \
-		{.name = "block_size",                                                      \
-		 .type = RPC_TYPE_U32,                                                      \
-		 .offset = offsetof(struct file_args, block_size),                          \
-		 .max = 4096,                                                               \
-		 .help = "Logical block size in bytes: 512 or 4096. Absent or 0: what the " \
-			 "storage has."},                                                   \
-		PARAM_UUID(struct file_args),                                               \
-		{.name = "readonly",                                                        \
-		 .type = RPC_TYPE_BOOL,                                                     \
-		 .offset = offsetof(struct file_args, readonly),                            \
-		 .help = "Open the storage for reading only."},                             \
-	{                                                                                   \
-		.name = "buffered", .type = RPC_TYPE_BOOL,                                  \
-		.offset = offsetof(struct file_args, buffered),                             \
-		.help = "Go through the page cache even where O_DIRECT works."              \
+#define PARAMS_FILE                                                                                \
+	{.name = "name",                                                                           \
+	 .type = RPC_TYPE_NAME,                                                                    \
+	 .required = true,                                                                         \
+	 .offset = offsetof(struct file_args, name),                                               \
+	 .help = "Name of the new bdev."},                                                         \
+		{.name = "filename",                                                               \
+		 .type = RPC_TYPE_STRING,                                                          \
+		 .required = true,                                                                 \
+		 .offset = offsetof(struct file_args, filename),                                   \
+		 .min = 1,                                                                         \
+		 .help = "Path of the regular file or block device."},                             \
+		{.name = "block_size",                                                             \
+		 .type = RPC_TYPE_U32,                                                             \
+		 .offset = offsetof(struct file_args, block_size),                                 \
+		 .max = 4096,                                                                      \
+		 .help = "Logical block size in bytes: 512 or 4096. Absent or 0: what the "        \
+			 "storage has."},                                                          \
+		PARAM_UUID(struct file_args),                                                      \
+		{.name = "readonly",                                                               \
+		 .type = RPC_TYPE_BOOL,                                                            \
+		 .offset = offsetof(struct file_args, readonly),                                   \
+		 .help = "Open the storage for reading only."},                                    \
+		{.name = "buffered",                                                               \
+		 .type = RPC_TYPE_BOOL,                                                            \
+		 .offset = offsetof(struct file_args, buffered),                                   \
+		 .help = "Go through the page cache even where O_DIRECT works."},                  \
+	{                                                                                          \
+		.name = "migratable", .type = RPC_TYPE_BOOL,                                       \
+		.offset = offsetof(struct file_args, migratable),                                  \
+		.help = "Hold the lock on the file only while a guest is being served, so that a " \
+			"second "                                                                  \
+			"daemon can open it for a live migration."                                 \
 	}
 
 static const struct rpc_param uring_params[] = {PARAMS_FILE};

@@ -136,6 +136,24 @@ void controller_unplace_queue(struct vhost_controller *controller, unsigned int 
 	channel->bdev = NULL;
 }
 
+int controller_begin_serving(struct vhost_controller *controller)
+{
+	if (controller->running_count == 0) {
+		int rc = bdev_activate(controller->open);
+		if (rc < 0)
+			return rc;
+	}
+	controller->running_count++;
+	return 0;
+}
+
+void controller_end_serving(struct vhost_controller *controller)
+{
+	ensure(controller->running_count > 0);
+	if (--controller->running_count == 0)
+		bdev_deactivate(controller->open);
+}
+
 /* ---- life --------------------------------------------------------------------------------- */
 
 static void controller_free(struct vhost_controller *controller)

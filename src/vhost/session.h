@@ -50,6 +50,7 @@ struct vhost_controller {
 	uint64_t cpu_mask[REACTOR_CPU_WORDS];
 	struct vhost_channel *channels; /* one a data reactor */
 	uint32_t queue_count;
+	uint32_t running_count; /* queues that run, or are about to */
 	bool read_only;
 	bool packed_ring;
 	bool writeback; /* the cache mode that the configuration space shows */
@@ -201,6 +202,9 @@ const struct reactor_set *vhost_reactors(void);
 /* The reactor for another queue: of those allowed, the one that has fewest. */
 unsigned int controller_place_queue(struct vhost_controller *controller);
 void controller_unplace_queue(struct vhost_controller *controller, unsigned int reactor_index);
+/* Before a queue starts: 0, or -EBUSY if another process has the storage. And after it stopped. */
+int controller_begin_serving(struct vhost_controller *controller);
+void controller_end_serving(struct vhost_controller *controller);
 /* A session is gone: its memory is freed by now. */
 void controller_session_gone(struct vhost_controller *controller);
 

@@ -13,7 +13,7 @@
 #include "reactor/reactor.h"
 
 #define VHOST_NAME_MAX 64
-#define VHOST_QUEUE_MAX 256
+#define VHOST_QUEUE_MAX 256u
 #define VHOST_QUEUE_SIZE_MAX 1024
 
 struct vhost_controller;

@@ -59,14 +59,27 @@ static void file_channel_put(struct bdev_channel *channel)
 	file_ring_put(ctx->ring);
 }
 
+static int file_activate(struct bdev *bdev)
+{
+	const struct file_bdev *file = file_bdev(bdev);
+
+	return file->migratable ? file_lock(file, bdev->limits.read_only) : 0;
+}
+
+static void file_deactivate(struct bdev *bdev)
+{
+	if (file_bdev(bdev)->migratable)
+		flock(file_bdev(bdev)->fd, LOCK_UN);
+}
+
 static json_t *file_describe(const struct bdev *bdev)
 {
 	const struct file_bdev *file = file_bdev(bdev);
 
-	return json_pack("{s:{s:s, s:b, s:b, s:b}}",
+	return json_pack("{s:{s:s, s:b, s:b, s:b, s:b}}",
 			 file->dialect == BDEV_FILE_AIO ? "aio" : "uring", "filename",
 			 file->filename, "readonly", bdev->limits.read_only, "direct", file->direct,
-			 "block_device", file->device);
+			 "block_device", file->device, "migratable", file->migratable);
 }
 
 static json_t *file_config(const struct bdev *bdev, const char **method)
@@ -81,6 +94,8 @@ static json_t *file_config(const struct bdev *bdev, const char **method)
 		json_object_set_new(params, "readonly", json_boolean(bdev->limits.read_only));
 	if (file->buffered_wanted)
 		json_object_set_new(params, "buffered", json_true());
+	if (file->migratable)
+		json_object_set_new(params, "migratable", json_true());
 	return params;
 }
 
@@ -90,6 +105,8 @@ static const struct bdev_ops file_ops = {
 	.destroy = file_destroy,
 	.channel_get = file_channel_get,
 	.channel_put = file_channel_put,
+	.activate = file_activate,
+	.deactivate = file_deactivate,
 	.submit = file_submit,
 	.describe = file_describe,
 	.config = file_config,
@@ -179,6 +196,7 @@ int bdev_file_open(const struct bdev_file_options *options, struct bdev **out, c
 	bdev->channel_ctx_bytes = sizeof(struct file_channel);
 	file->dialect = options->dialect;
 	file->buffered_wanted = options->buffered;
+	file->migratable = options->migratable;
 	rc = set_filename(file, options->filename, error, error_bytes);
 	if (rc < 0)
 		goto free_file;

@@ -18,6 +18,9 @@ struct bdev_file_options {
 	uint32_t block_size_bytes; /* 0: what the storage has */
 	bool read_only;
 	bool buffered; /* go through the page cache even where O_DIRECT works */
+	/* Hold the lock on the file only while a guest is being served: for live migration, where
+	 * two daemons have the same file open and one of them serves. */
+	bool migratable;
 	enum bdev_file_dialect dialect;
 };
 /* Any thread; may block for as long as the file system likes, so on a worker. Opens and locks the

@@ -28,6 +28,7 @@ struct file_bdev {
 	bool device;
 	bool direct;
 	bool buffered_wanted;
+	bool migratable;       /* locked while active, not while open */
 	uint32_t memory_align; /* of buffers; 1 when not direct */
 	uint32_t offset_align; /* of offsets and lengths; 1 when not direct */
 
@@ -62,6 +63,10 @@ struct file_geometry {
  * the aligns of file. 0, or -errno with a sentence in error and nothing left open. */
 int file_open(struct file_bdev *file, const struct bdev_file_options *options,
 	      struct file_geometry *geometry, char *error, size_t error_bytes);
+
+/* Takes the lock that keeps other owners out, shared for readers: 0, -EBUSY, or another -errno.
+ * In-flight I/O keeps the open file, and so the lock, which is what lets a successor trust it. */
+int file_lock(const struct file_bdev *file, bool read_only);
 
 /* ---- bounce buffers ---------------------------------------------------------------------- */
 

@@ -12,11 +12,13 @@
 #define SECTOR_BYTES 512u
 #define BIT(n) (1ull << (n))
 
-static uint32_t sectors_u32(uint64_t bytes)
+/* In sectors, as many as 32 bits can say and still whole blocks. */
+static uint32_t sectors_u32(uint64_t bytes, uint32_t block_bytes)
 {
 	uint64_t sectors = bytes / SECTOR_BYTES;
+	uint64_t max = UINT32_MAX - UINT32_MAX % (block_bytes / SECTOR_BYTES);
 
-	return sectors > UINT32_MAX ? UINT32_MAX : (uint32_t)sectors;
+	return (uint32_t)MIN(sectors, max);
 }
 
 static uint8_t log2_u32(uint32_t v)
@@ -36,19 +38,21 @@ void blk_config_fill(struct virtio_blk_config *config, const struct bdev *bdev,
 	config->seg_max = BLK_SEG_MAX;
 	config->blk_size = block;
 	config->physical_block_exp = log2_u32(limits->physical_block_size_bytes / block);
-	config->min_io_size = (uint16_t)(limits->physical_block_size_bytes / block);
+	/* The largest power of two that fits; the exponent above tells the whole of it. */
+	config->min_io_size = (uint16_t)MIN(limits->physical_block_size_bytes / block, 1u << 15);
 	config->opt_io_size = limits->optimal_io_bytes / block;
 	config->wce = writeback;
 	config->num_queues = (uint16_t)queue_count;
 	/* Zero limits beside the feature bit crash drivers; without the bit they are not read. */
 	if (limits->discard_max_bytes > 0) {
-		config->max_discard_sectors = sectors_u32(limits->discard_max_bytes);
+		config->max_discard_sectors = sectors_u32(limits->discard_max_bytes, block);
 		config->max_discard_seg = BLK_RANGES_MAX;
 		config->discard_sector_alignment =
 			MAX(limits->discard_granularity_bytes, block) / SECTOR_BYTES;
 	}
 	if (limits->write_zeroes_max_bytes > 0) {
-		config->max_write_zeroes_sectors = sectors_u32(limits->write_zeroes_max_bytes);
+		config->max_write_zeroes_sectors =
+			sectors_u32(limits->write_zeroes_max_bytes, block);
 		config->max_write_zeroes_seg = BLK_RANGES_MAX;
 		config->write_zeroes_may_unmap = limits->write_zeroes_unmap;
 	}
