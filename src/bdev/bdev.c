@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "bdev/bdev_impl.h"
 
 /* Of struct bdev, in order of creation. */
 static struct list registry = {.next = &registry, .prev = &registry};
@@ -194,14 +195,73 @@ int bdev_register(struct bdev *bdev)
 	return 0;
 }
 
-int bdev_destroy(struct bdev *bdev)
+static int bdev_unregister(struct bdev *bdev)
 {
 	if (!list_empty(&bdev->opens) || bdev->change.busy)
 		return -EBUSY;
 	ensure(list_empty(&bdev->channels));
 	list_remove(&bdev->link);
+	return 0;
+}
+
+int bdev_destroy(struct bdev *bdev)
+{
+	int rc = bdev_unregister(bdev);
+
+	if (rc < 0)
+		return rc;
+	if (bdev->ops->release != NULL)
+		bdev->ops->release(bdev);
 	bdev->ops->destroy(bdev);
 	return 0;
+}
+
+static unsigned int release_count;
+
+static void release_run(struct worker_job *job)
+{
+	struct bdev *bdev = container_of(job, struct bdev, release_job);
+
+	bdev->ops->release(bdev);
+}
+
+static void release_done(struct worker_job *job)
+{
+	struct bdev *bdev = container_of(job, struct bdev, release_job);
+	void (*done)(void *arg) = bdev->destroyed;
+	void *arg = bdev->destroyed_arg;
+
+	bdev->ops->destroy(bdev);
+	release_count--;
+	done(arg);
+	bdev_changes_check();
+}
+
+unsigned int bdev_release_count(void)
+{
+	return release_count;
+}
+
+void bdev_release(struct bdev *bdev, void (*done)(void *arg), void *arg)
+{
+	release_count++;
+	bdev->destroyed = done;
+	bdev->destroyed_arg = arg;
+	bdev->release_job.run = release_run;
+	bdev->release_job.done = release_done;
+	if (bdev->ops->release != NULL)
+		worker_submit(&bdev->release_job);
+	else
+		release_done(&bdev->release_job);
+}
+
+int bdev_destroy_start(struct bdev *bdev, void (*done)(void *arg), void *arg)
+{
+	int rc = bdev_unregister(bdev);
+
+	if (rc == 0)
+		bdev_release(bdev, done, arg);
+	return rc;
 }
 
 /* ---- opening ----------------------------------------------------------------------------- */

@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "reactor/reactor.h"
+#include "reactor/worker.h"
 
 enum bdev_io_type {
 	BDEV_IO_READ,
@@ -100,7 +101,9 @@ struct bdev_limits {
 
 struct bdev_ops {
 	const char *driver; /* "null", "memory", "file" */
-	/* Control thread, after the last close: frees the back-end's part and bdev itself. */
+	/* Optional. Any thread, after the last close; may block: lets go of the storage. */
+	void (*release)(struct bdev *bdev);
+	/* Control thread, after that: frees the back-end's part and bdev itself. */
 	void (*destroy)(struct bdev *bdev);
 	/* On the channel's reactor. A channel is allocated by bdev.c with channel_ctx_bytes behind
 	 * it; get returns 0 or -errno. put is called when no I/O of the channel is left. */
@@ -173,6 +176,9 @@ struct bdev {
 	uint64_t block_count_next;       /* not 0: the size that is being changed to */
 	bool removing;                   /* no part of the configuration, not to be opened */
 	struct bdev_change change;
+	struct worker_job release_job;
+	void (*destroyed)(void *arg);
+	void *destroyed_arg;
 };
 
 /* What the control thread has to tell a channel, one thing at a time: bdev_change.c's own. */
@@ -220,8 +226,12 @@ int bdev_set_identity(struct bdev *bdev, const char *name, const char *uuid);
 /* Checks that name and uuid are new and limits are sane, and publishes the bdev: 0, -EEXIST,
  * -EINVAL. If uuid is null one is made. On failure bdev stays the caller's. */
 int bdev_register(struct bdev *bdev);
-/* Unregisters and destroys a bdev that nobody has open: 0, or -EBUSY (or it is changing). */
+/* Unregisters and destroys a bdev that nobody has open: 0, or -EBUSY (or it is changing). May
+ * block. */
 int bdev_destroy(struct bdev *bdev);
+/* The same from a reactor, without blocking: the name is free at once, and done is called when the
+ * storage has been let go of, maybe at once. 0, or -EBUSY (done is not called). */
+int bdev_destroy_start(struct bdev *bdev, void (*done)(void *arg), void *arg);
 struct bdev *bdev_find(const char *name); /* by name or uuid; NULL */
 /* In order of creation; NULL starts, NULL ends. */
 struct bdev *bdev_next(const struct bdev *bdev);

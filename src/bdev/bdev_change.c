@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "bdev/bdev_impl.h"
 #include "bdev/bdev_io.h"
 
 /* How often a channel looks whether its I/O has ended. Nothing on the path of an I/O tells. */
@@ -165,11 +166,11 @@ static void channels_tell(struct bdev *bdev, bool remove, bool wait)
 	change_answered(bdev);
 }
 
-static void tell_idle(void)
+void bdev_changes_check(void)
 {
 	void (*fn)(void *arg) = idle.fn;
 
-	if (fn == NULL || !list_empty(&changing))
+	if (fn == NULL || !list_empty(&changing) || bdev_release_count() > 0)
 		return;
 	idle.fn = NULL;
 	fn(idle.arg);
@@ -180,7 +181,7 @@ void bdev_changes_wait(void (*fn)(void *arg), void *arg)
 	ensure(idle.fn == NULL);
 	idle.fn = fn;
 	idle.arg = arg;
-	tell_idle();
+	bdev_changes_check();
 }
 
 bool bdev_is_changing(const struct bdev *bdev)
@@ -265,7 +266,7 @@ int bdev_remove(struct bdev *bdev, void (*done)(void *arg), void *arg)
 }
 
 /* The channels stay with their owners, for whom they refuse. */
-static void remove_end(struct bdev *bdev)
+static void remove_end(struct bdev *bdev, void (*done)(void *arg), void *arg)
 {
 	list_for_each_safe (node, &bdev->channels) {
 		struct bdev_channel *channel = list_entry(node, struct bdev_channel, link);
@@ -276,7 +277,7 @@ static void remove_end(struct bdev *bdev)
 	}
 	list_for_each_safe (node, &bdev->opens)
 		bdev_close(list_entry(node, struct bdev_open, link));
-	bdev->ops->destroy(bdev);
+	bdev_release(bdev, done, arg);
 }
 
 /* ---- the end ----------------------------------------------------------------------------- */
@@ -292,10 +293,11 @@ static void change_answered(struct bdev *bdev)
 		return;
 	list_remove(&change->link);
 	change->busy = false;
-	if (bdev->removing)
-		remove_end(bdev);
-	else
-		resize_end(bdev);
+	if (bdev->removing) {
+		remove_end(bdev, done, arg);
+		return;
+	}
+	resize_end(bdev);
 	done(arg);
-	tell_idle();
+	bdev_changes_check();
 }

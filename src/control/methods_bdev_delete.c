@@ -8,6 +8,7 @@
 #include "control/control.h"
 #include "control/methods.h"
 #include "control/objects.h"
+#include "control/openings.h"
 
 struct delete_args {
 	const char *name;
@@ -50,7 +51,7 @@ struct bdev *bdev_of_kind(struct rpc_request *request, const char *name, const c
 	return bdev;
 }
 
-static void removed(void *arg)
+static void deleted(void *arg)
 {
 	rpc_reply(arg, json_true());
 }
@@ -68,9 +69,10 @@ static void deleted_saved(struct rpc_request *request, const char *name, int rc)
 			rpc_reply(request, json_true());
 		return;
 	}
-	/* A guest whose I/O hangs must not keep others from being configured. */
+	/* A guest whose I/O hangs, or a file that is slow to close, must not keep others from being
+	 * configured. */
 	struct rpc_changes *changes = rpc_change_detach(request);
-	rc = bdev_remove(bdev, removed, request);
+	rc = bdev_remove(bdev, deleted, request);
 	if (rc < 0) {
 		bdev->removing = false;
 		rpc_reply_error(request, rc, "name: bdev %s: %s", name, strerror(-rc));
@@ -81,9 +83,15 @@ static void deleted_saved(struct rpc_request *request, const char *name, int rc)
 /* kind NULL: any. */
 static void delete_kind(struct rpc_request *request, const char *name, const char *kind, bool force)
 {
+	bool cancelled = opening_cancel(name);
+
 	if (bdev_find(name) == NULL &&
 	    config_is_kept(&request->control->config, OBJECTS_BDEV, name)) {
 		change_save(request, CHANGE_REMOVING, OBJECTS_BDEV, name, deleted_saved);
+		return;
+	}
+	if (bdev_find(name) == NULL && cancelled) {
+		deleted(request);
 		return;
 	}
 	struct bdev *bdev = bdev_of_kind(request, name, kind, "delete");
@@ -116,11 +124,12 @@ static void any_delete(struct rpc_request *request, const void *args)
 	delete_kind(request, a->name, NULL, a->force);
 }
 
-#define PARAM_NAME                                                                                \
-	{                                                                                         \
-		.name = "name", .type = RPC_TYPE_STRING, .required = true,                        \
-		.offset = offsetof(struct delete_args, name), .min = 1, .max = BDEV_NAME_MAX - 1, \
-		.help = "Name or UUID of the bdev."                                               \
+#define PARAM_NAME                                                                                 \
+	{                                                                                          \
+		.name = "name", .type = RPC_TYPE_STRING, .required = true,                         \
+		.offset = offsetof(struct delete_args, name), .min = 1, .max = BDEV_NAME_MAX - 1,  \
+		.help = "Name or UUID of the bdev. One whose file is still being opened is given " \
+			"up."                                                                      \
 	}
 
 static const struct rpc_param delete_params[] = {PARAM_NAME};

@@ -3,8 +3,8 @@
  * The inside of the file back-end.
  *
  *   bdev_file.c    constructor, limits, configuration          control thread
- *   file_open.c    opening, locking, geometry                  control thread
- *   file_resize.c  changes of size                control thread
+ *   file_open.c    opening, locking, geometry                  a worker
+ *   file_resize.c  changes of size                            control thread
  *   file_ring.c    the io_uring of a reactor                   its reactor
  *   file_io.c      what becomes of one I/O                     its reactor
  *   file_prep.c    how a step of it is put to the kernel      its reactor
