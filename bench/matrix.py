@@ -88,7 +88,8 @@ def run_case(options, target, path, case):
     """One measurement of a case on a target that runs."""
     return loaded(target, path, options.tick_rate, "--rw", case.rw, "--bs", case.bs, "--iodepth",
                   case.depth, "--queues", case.queues, "--ring", case.ring, "--runtime",
-                  options.runtime, "--cpu", options.client_cpu)
+                  options.runtime, "--cpu", options.client_cpu,
+                  *(("--sleep",) if options.driver == "sleep" else ()))
 
 
 def run_group(options, group, image):
