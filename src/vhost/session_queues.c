@@ -77,6 +77,7 @@ static void release_run(struct session_queue *queue)
 	queue->run = NULL;
 	session_journal_put(queue);
 	controller_unplace_queue(controller, queue->reactor_index);
+	controller_end_serving(controller);
 }
 
 static void on_stopped(struct vhost_queue_op *op)
@@ -130,6 +131,14 @@ void session_queue_set_memory(struct session_queue *queue, const struct mem_tabl
 	vhost_queue_set_memory(op);
 }
 
+void session_queue_set_log(struct session_queue *queue, struct dirty_log *log)
+{
+	struct vhost_queue_op *op = op_begin(queue, on_simple_done);
+
+	op->log = log;
+	vhost_queue_set_log(op);
+}
+
 /* ---- starting and stopping ---------------------------------------------------------------- */
 
 static bool has_feature(const struct vhost_session *session, unsigned int bit)
@@ -171,10 +180,10 @@ bool session_queue_same_place(const struct session_queue *queue, const struct me
 	       place.avail == queue->run->vq.avail && place.used == queue->run->vq.used;
 }
 
-static void start_queue(struct session_queue *queue)
+/* The ring and its journal, on a queue that is placed. */
+static int begin_ring(struct session_queue *queue, struct vhost_queue *run, const char **why)
 {
-	struct vhost_session *session = queue->session;
-	struct vhost_controller *controller = session->controller;
+	const struct vhost_session *session = queue->session;
 	struct virtqueue_options options = {
 		.mem = session->memory,
 		.size = (uint16_t)queue->size,
@@ -183,42 +192,66 @@ static void start_queue(struct session_queue *queue)
 		.event_idx = has_feature(session, VIRTIO_RING_F_EVENT_IDX),
 		.indirect = has_feature(session, VIRTIO_RING_F_INDIRECT_DESC),
 	};
-	const char *why;
 
-	if (!place_ring(queue, session->memory, &options, &why)) {
-		session_close(session, "queue %u cannot be started: %s", queue_index(queue), why);
-		return;
-	}
+	if (!place_ring(queue, session->memory, &options, why))
+		return -EFAULT;
+	*why = "its ring does not fit its journal or base";
+	int rc = session_journal_get(queue, options.packed, &options.journal,
+				     &options.journal_capacity);
+	return rc < 0 ? rc : virtqueue_init(&run->vq, &options);
+}
+
+/* A queue of the device on a reactor, its ring begun. On failure nothing is left behind. */
+static int make_run(struct session_queue *queue, struct vhost_queue **out, const char **why)
+{
+	struct vhost_session *session = queue->session;
+	struct vhost_controller *controller = session->controller;
+
+	*why = "another process has the storage";
+	int rc = controller_begin_serving(controller);
+	if (rc < 0)
+		return rc;
 	queue->reactor_index = controller_place_queue(controller);
 	struct vhost_channel *channel = &controller->channels[queue->reactor_index];
+	*why = "no memory";
+	rc = -ENOMEM;
+	if (channel->bdev != NULL)
+		rc = controller->device->queue_create(session, (uint16_t)queue->size, channel, out);
+	if (rc < 0)
+		goto unplace;
+	rc = begin_ring(queue, *out, why);
+	if (rc < 0)
+		goto destroy;
+	return 0;
+
+destroy:
+	controller->device->queue_destroy(*out);
+	session_journal_put(queue);
+unplace:
+	controller_unplace_queue(controller, queue->reactor_index);
+	controller_end_serving(controller);
+	return rc;
+}
+
+static void start_queue(struct session_queue *queue)
+{
+	struct vhost_session *session = queue->session;
 	struct vhost_queue *run;
-	int rc = channel->bdev == NULL ? -ENOMEM
-				       : controller->device->queue_create(
-						 session, (uint16_t)queue->size, channel, &run);
+	const char *why;
+
+	int rc = make_run(queue, &run, &why);
 	if (rc < 0) {
-		controller_unplace_queue(controller, queue->reactor_index);
-		session_close(session, "queue %u cannot be started: %s", queue_index(queue),
-			      strerror(-rc));
-		return;
-	}
-	rc = session_journal_get(queue, options.packed, &options.journal,
-				 &options.journal_capacity);
-	if (rc == 0)
-		rc = virtqueue_init(&run->vq, &options);
-	if (rc < 0) {
-		controller->device->queue_destroy(run);
-		session_journal_put(queue);
-		controller_unplace_queue(controller, queue->reactor_index);
-		session_close(session, "queue %u does not fit its ring or journal: %s",
-			      queue_index(queue), strerror(-rc));
+		session_close(session, "queue %u cannot be started: %s (%s)", queue_index(queue),
+			      why, strerror(-rc));
 		return;
 	}
 	run->reactor = vhost_reactors()->data[queue->reactor_index];
 	run->control = vhost_reactors()->control;
-	run->controller_name = controller->name;
+	run->controller_name = session->controller->name;
 	run->index = (uint16_t)queue_index(queue);
 	run->kick_watch.fd = queue->kick_fd;
 	run->err_fd = queue->err_fd;
+	run->log = session_active_log(session);
 	run->call_fd = queue->call_fd;
 	queue->call_fd = -1;
 	queue->run = run;

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "bdev/bdev.h"
+#include "memory/dirty_log.h"
 #include "reactor/reactor.h"
 #include "virtio/virtqueue.h"
 
@@ -38,6 +39,7 @@ struct vhost_queue_op {
 	union {
 		const struct mem_table *mem; /* vhost_queue_set_memory() */
 		int call_fd;                 /* vhost_queue_set_call(): in new, out old */
+		struct dirty_log *log;       /* vhost_queue_set_log() */
 	};
 };
 
@@ -59,9 +61,10 @@ struct vhost_queue {
 	uint32_t inflight[2];
 	uint8_t epoch;
 	bool stopping;
-	bool kick_polled; /* no kick fd: never parks */
-	int call_fd;      /* -1: none. Owned. */
-	int err_fd;       /* -1: none. Owned by the session. */
+	bool kick_polled;      /* no kick fd: never parks */
+	struct dirty_log *log; /* the session's; NULL: no migration under way */
+	int call_fd;           /* -1: none. Owned. */
+	int err_fd;            /* -1: none. Owned by the session. */
 	struct poller poller;
 	struct reactor_deferred publish;
 	struct reactor_fd kick_watch; /* its fd is the session's */
@@ -89,6 +92,9 @@ void vhost_queue_set_memory(struct vhost_queue_op *op);
  * call through the new fd, for what it may have missed. */
 void vhost_queue_set_call(struct vhost_queue_op *op);
 
+/* Keeps op->log, or with NULL none, from now on; marks what it has published so far. */
+void vhost_queue_set_log(struct vhost_queue_op *op);
+
 /* ---- for device models, on the reactor ----------------------------------------------------- */
 
 /* Counts a request that was taken; remember the epoch for vhost_queue_complete(). */
@@ -96,6 +102,12 @@ static inline uint8_t vhost_queue_begin(struct vhost_queue *queue)
 {
 	queue->inflight[queue->epoch]++;
 	return queue->epoch;
+}
+
+/* Logs what the device wrote into guest memory; to be called after the write, while log is set. */
+static inline void vhost_queue_mark_dirty(struct vhost_queue *queue, const void *host, uint64_t len)
+{
+	dirty_log_mark_host(queue->log, queue->vq.mem, host, len);
 }
 
 /* The cold end of vhost_queue_complete(): stop or memory change may be done now. */
