@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import select
 import shutil
 import signal
@@ -68,9 +69,21 @@ def kernel_arguments(tty):
     return f"console={tty} quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on"
 
 
+def backports_qemu():
+    """Debian 13's newer QEMU, fetched into .cache if need be."""
+    fetched = subprocess.run([HERE / "fetch-qemu"], stdout=subprocess.PIPE, text=True, check=True)
+    return fetched.stdout.strip()
+
+
 def _version(binary):
     out = subprocess.run([binary, "--version"], stdout=subprocess.PIPE, text=True, check=True)
     return out.stdout.split("\n")[0]
+
+
+def _is_newer(binary):
+    """Whether this QEMU calls `reconnect` by its new name, which came before the old one went."""
+    major = re.search(r"version (\d+)\.", _version(binary))
+    return major is not None and int(major.group(1)) >= 10
 
 
 def kvm_works(qemu):
@@ -160,7 +173,8 @@ class Guest:
         for i, disk in enumerate(self.disks):
             chardev = f"socket,id=disk{i},path={disk.socket}"
             if disk.reconnect_s:
-                chardev += f",reconnect={disk.reconnect_s}"
+                chardev += (f",reconnect-ms={disk.reconnect_s * 1000}" if _is_newer(self.qemu)
+                            else f",reconnect={disk.reconnect_s}")
             device = (f"vhost-user-blk-pci,chardev=disk{i},id=blk{i},num-queues={disk.num_queues},"
                       f"queue-size={disk.queue_size}")
             args += ["-chardev", chardev,
