@@ -120,9 +120,9 @@ class Guest:
 
     # pylint: disable=too-many-instance-attributes
     def __init__(self, disks, smp=1, memory_mib=512, accel=None, qemu=None, extra=(), append="",
-                 hotplug_ports=0, firmware_boot=False, incoming=False):
+                 hotplug_ports=0, firmware_boot=False, incoming=()):
         """`firmware_boot`: no kernel is given to QEMU, its firmware finds one on a disk.
-        `incoming`: it waits for another guest to migrate here (see `adopt`)."""
+        `incoming`: it waits for another guest to migrate here (see `adopt`); QEMU's arguments."""
         machine = platform.machine()
         if machine not in MACHINES:
             raise GuestError(f"no guest is prepared for {machine}; there is one for "
@@ -136,7 +136,8 @@ class Guest:
         self.append = append
         self.hotplug_ports = hotplug_ports
         self.firmware_boot = firmware_boot
-        self.incoming = incoming
+        self.incoming = list(incoming)
+        self._listeners = []
         self.events = []  # Of QMP, not yet waited for.
         self.accel = accel
         self.boots = 0
@@ -166,8 +167,8 @@ class Guest:
         if not self.firmware_boot:
             args += ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
                      "-append", kernel_arguments(self.tty) + " " + self.append]
-        if self.incoming:
-            args += ["-incoming", "defer"]
+        for channel in self.incoming:
+            args += ["-incoming", channel]
         for i in range(self.hotplug_ports):
             args += ["-device", f"pcie-root-port,id=port{i},chassis={i + 1},slot={i + 1}"]
         for i, disk in enumerate(self.disks):
@@ -183,28 +184,47 @@ class Guest:
 
     def start(self, timeout_s=BOOT_TIMEOUT_S):
         """Boots and waits until the agent is ready, or until QEMU waits for a migration."""
+        self.launch()
+        deadline = time.monotonic() + timeout_s
+        self.connect(timeout_s)
+        if not self.incoming:
+            self.wait_ready(deadline - time.monotonic())
+        return self
+
+    def launch(self):
+        """Starts QEMU and waits for nothing."""
         if not shutil.which(self.qemu):
             raise GuestError(f"{self.qemu} is not installed: run scripts/install-deps check")
         if self.accel is None:
             self.accel = "kvm" if kvm_works(self.qemu) else "tcg"
         image = build_image()
         self.dir = tempfile.mkdtemp(prefix="sluice-guest.")
-        listeners = [self._listen("agent"), self._listen("qmp")]
+        self.listen()
         with open(f"{self.dir}/qemu.log", "wb") as log:
             # A group of its own: Ctrl-C reaches us, and we end the guest.
             self.process = subprocess.Popen(self.command(image), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, start_new_session=True)
+
+    def listen(self):
+        """Makes the sockets that QEMU connects to when it starts, or starts anew."""
+        self._listeners = [self._listen("agent"), self._listen("qmp")]
+
+    def connect(self, timeout_s=BOOT_TIMEOUT_S):
+        """Waits for QEMU's connections."""
         deadline = time.monotonic() + timeout_s
-        self._agent, self._qmp = (self._accept(s, deadline) for s in listeners)
+        for sock in (self._agent, self._qmp):
+            if sock:
+                sock.close()
+        self._agent, self._qmp = (self._accept(s, deadline) for s in self._listeners)
+        self._agent_bytes = self._qmp_bytes = b""
         self._qmp_line(deadline)  # The greeting.
         self.qmp("qmp_capabilities")
-        if not self.incoming:
-            self.wait_ready(deadline - time.monotonic())
-        return self
 
     def _listen(self, name):
+        path = pathlib.Path(self.dir, name)
+        path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(f"{self.dir}/{name}")
+        listener.bind(str(path))
         listener.listen(1)
         return listener
 

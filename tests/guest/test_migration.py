@@ -4,11 +4,12 @@
 What the disk reads into memory after QEMU copied that memory must be copied again: only the dirty
 log of the daemon knows. fio finds what was missed, for its buffers are read from the disk.
 """
+import json
 import time
 
 import pytest
 
-from guest import Disk, Guest
+from guest import Disk, Guest, build_image
 from target import Sluice
 
 MIGRATE_TIMEOUT_S = 240
@@ -48,29 +49,36 @@ def migrate(source, destination):
     return info
 
 
+def start_across(guest):
+    """Writes what is compared at the end, and starts what goes on across the migration."""
+    guest.fio(KEPT)
+    guest.run(f"cd /tmp && fio {ACROSS} >/tmp/across.log 2>&1 & echo $! >/tmp/across.pid")
+    time.sleep(2)
+
+
+def end_across(guest):
+    """It is still comparing, goes on for a while, and met no error; all data are right."""
+    time.sleep(4)
+    guest.run("kill -INT $(cat /tmp/across.pid)")  # Fails if fio ended by itself.
+    log = guest.run("while kill -0 $(cat /tmp/across.pid) 2>/dev/null; do sleep 0.1; done; "
+                    "cat /tmp/across.log")
+    assert "err= 0" in log and "verify:" not in log, log
+    guest.fio(KEPT + "--verify_only=1")
+    guest.fio(FIO + "--name=after --size=8M --iodepth=32")
+    guest.power_off()
+
+
 def check_migration(sockets, qemu, **disk_options):
     """From the daemon's first socket to its second under fio, and its data are right there."""
     def guest(index, **options):
         return Guest([Disk(sockets[index], num_queues=2, **disk_options)], smp=2, qemu=qemu,
                      **options)
 
-    with guest(0) as source, guest(1, incoming=True) as destination:
-        source.fio(KEPT)
-        running = source.send(f"cd /tmp && fio {ACROSS} >/tmp/across.log 2>&1 & "
-                              "echo $! >/tmp/across.pid")
-        assert source.result(running)[0] == 0
-        time.sleep(2)
+    with guest(0) as source, guest(1, incoming=["defer"]) as destination:
+        start_across(source)
         migrate(source, destination)
         source.kill()
-        # Still comparing, and it goes on without an error for a while.
-        time.sleep(5)
-        destination.run("kill -0 $(cat /tmp/across.pid) && kill -INT $(cat /tmp/across.pid)")
-        log = destination.run("while kill -0 $(cat /tmp/across.pid) 2>/dev/null; do sleep 0.1; "
-                              "done; cat /tmp/across.log")
-        assert "err= 0" in log and "verify:" not in log, log
-        destination.fio(KEPT + "--verify_only=1")
-        destination.fio(FIO + "--name=after --size=8M --iodepth=32")
-        destination.power_off()
+        end_across(destination)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
@@ -88,4 +96,68 @@ def test_one_daemon(backing, qemu):
     """Both QEMUs are connected to one controller."""
     with Sluice([backing("both", "file", num_queues=2)]) as target:
         check_migration([target.socket("both")] * 2, qemu)
+        target.stop()
+
+
+def test_inflight_migration(backing, newer_qemu):
+    """With `inflight-migration` the source does not drain: requests in flight move as a journal."""
+    disk = backing("inflight", "file", num_queues=2, migratable=True)
+    with Sluice([disk]) as here, Sluice([disk]) as there:
+        check_migration([here.socket("inflight"), there.socket("inflight")], newer_qemu,
+                        options="inflight-migration=on")
+        here.stop()
+        there.stop()
+
+
+def cpr_guest(target, qemu, **options):
+    """A guest whose memory can be handed to another QEMU."""
+    guest = Guest([Disk(target.socket("cpr"), num_queues=2)], smp=2, qemu=qemu, **options)
+    guest.machine += ",aux-ram-share=on"
+    return guest
+
+
+def channel(kind, path):
+    """A migration channel in QMP's words."""
+    return {"channel-type": kind,
+            "addr": {"transport": "socket", "type": "unix", "path": str(path)}}
+
+
+def test_cpr_transfer(backing, newer_qemu, folder):
+    """Another QEMU takes memory over without a copy; the disk sees a new session."""
+    main, cpr = channel("main", folder / "main"), channel("cpr", folder / "cpr")
+    incoming = [json.dumps(main), json.dumps(cpr)]
+    with Sluice([backing("cpr", "file", num_queues=2)]) as target:
+        with cpr_guest(target, newer_qemu) as source:
+            start_across(source)
+            destination = cpr_guest(target, newer_qemu, incoming=incoming)
+            try:
+                destination.launch()
+                while not (folder / "cpr").exists():
+                    time.sleep(0.1)
+                source.qmp("migrate-set-parameters", mode="cpr-transfer")
+                source.qmp("migrate", channels=[main, cpr])
+                destination.connect()
+                assert finished(source)["status"] == "completed"
+                destination.adopt(source)
+                source.kill()
+                end_across(destination)
+            finally:
+                destination.kill()
+        target.stop()
+
+
+def test_cpr_exec(backing, newer_qemu, folder):
+    """QEMU replaces itself by exec(2) and keeps the guest's memory."""
+    with Sluice([backing("cpr", "file", num_queues=2)]) as target:
+        with cpr_guest(target, newer_qemu) as guest:
+            start_across(guest)
+            uri = f"file:{folder}/state"
+            command = guest.command(build_image()) + ["-incoming", uri]
+            guest.qmp("migrate-set-parameters", mode="cpr-exec", **{"cpr-exec-command": command})
+            guest.listen()
+            guest.qmp("migrate", uri=uri)
+            guest.connect()
+            while guest.qmp("query-status")["status"] != "running":
+                time.sleep(0.1)
+            end_across(guest)
         target.stop()
