@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live migration of a guest that writes, reads and compares all the while.
 
-What the disk reads into memory after QEMU copied that memory must be copied again: only the dirty
-log of the daemon knows. fio finds what was missed, for its buffers are read from the disk.
+fio compares what it reads from the disk. And since only the daemon's dirty log knows of memory that
+the disk wrote after QEMU had copied it, `CACHED` fills the page cache from the disk again and again,
+which no processor writes to, and compares what is cached: a page that the log missed is stale.
 """
 import json
 import time
@@ -17,8 +18,21 @@ FIO = ("--filename=/dev/vda --direct=1 --ioengine=libaio --verify=crc32c --verif
        "--rw=randwrite --bs=4k ")
 KEPT = FIO + "--name=kept --offset=32M --size=8M --iodepth=32 --randseed=7 --verify_state_save=0 "
 ACROSS = FIO + "--name=across --size=16M --iodepth=16 --verify_backlog=128 --loops=1000 "
-# Slow enough that memory which was copied is written again by the disk before the end.
-BANDWIDTH = 48 << 20
+# Until /tmp/stop is there; a line in /tmp/stale for each sum that is wrong.
+CACHED = """
+part() { dd if=/dev/vda bs=1M skip=48 count=12 2>/dev/null | md5sum; }
+right=$(part)
+(while [ ! -e /tmp/stop ]; do
+	echo 1 >/proc/sys/vm/drop_caches
+	for i in 1 2 3 4 5 6; do
+		now=$(part); [ "$now" = "$right" ] || echo "$i $now" >>/tmp/stale
+	done
+done; touch /tmp/stopped) >/dev/null 2>&1 &
+"""
+# A page that the kernel clears when it hands it out is dirty anyhow.
+APPEND = "init_on_alloc=0"
+PASSES = 3  # Over the guest's memory, before the migration may end.
+BANDWIDTH = 32 << 20
 
 
 def finished(guest):
@@ -36,9 +50,18 @@ def migrate(source, destination):
     """Moves the guest; returns when it runs at the destination."""
     uri = f"unix:{destination.dir}/migration"
     destination.qmp("migrate-incoming", uri=uri)
-    source.qmp("migrate-set-parameters",
-               **{"max-bandwidth": BANDWIDTH, "downtime-limit": 3000})
+    source.qmp("migrate-set-parameters", **{"max-bandwidth": BANDWIDTH, "downtime-limit": 1})
     source.qmp("migrate", uri=uri)
+    # Memory that was copied is written again, by the disk among others, before the guest moves.
+    deadline = time.monotonic() + MIGRATE_TIMEOUT_S
+    while True:
+        info = source.qmp("query-migrate")
+        assert info["status"] in ("setup", "active"), info
+        if info.get("ram", {}).get("dirty-sync-count", 0) > PASSES:
+            break
+        assert time.monotonic() < deadline, info
+        time.sleep(0.2)
+    source.qmp("migrate-set-parameters", **{"downtime-limit": 5000})
     info = finished(source)
     assert info["status"] == "completed", info
     deadline = time.monotonic() + 60
@@ -52,6 +75,8 @@ def migrate(source, destination):
 def start_across(guest):
     """Writes what is compared at the end, and starts what goes on across the migration."""
     guest.fio(KEPT)
+    guest.run("dd if=/dev/urandom of=/dev/vda bs=1M seek=48 count=12 oflag=direct 2>&1")
+    guest.run(CACHED)
     guest.run(f"cd /tmp && fio {ACROSS} >/tmp/across.log 2>&1 & echo $! >/tmp/across.pid")
     time.sleep(2)
 
@@ -59,6 +84,8 @@ def start_across(guest):
 def end_across(guest):
     """It is still comparing, goes on for a while, and met no error; all data are right."""
     time.sleep(4)
+    guest.run("touch /tmp/stop; until [ -e /tmp/stopped ]; do sleep 0.1; done")
+    assert guest.run("cat /tmp/stale 2>/dev/null || true") == ""
     guest.run("kill -INT $(cat /tmp/across.pid)")  # Fails if fio ended by itself.
     log = guest.run("while kill -0 $(cat /tmp/across.pid) 2>/dev/null; do sleep 0.1; done; "
                     "cat /tmp/across.log")
@@ -72,7 +99,7 @@ def check_migration(sockets, qemu, **disk_options):
     """From the daemon's first socket to its second under fio, and its data are right there."""
     def guest(index, **options):
         return Guest([Disk(sockets[index], num_queues=2, **disk_options)], smp=2, qemu=qemu,
-                     **options)
+                     append=APPEND, **options)
 
     with guest(0) as source, guest(1, incoming=["defer"]) as destination:
         start_across(source)
