@@ -138,7 +138,7 @@ static void opening_register(struct rpc_request *request, void *arg)
 		rpc_reply_error(request, rc, "%s", error);
 		return;
 	}
-	void (*opened)(struct rpc_request *request, const struct bdev *bdev) = opening->opened;
+	void (*opened)(struct rpc_request * request, const struct bdev *bdev) = opening->opened;
 	opening_free(&opening->job);
 	opened(request, bdev);
 }
