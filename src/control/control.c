@@ -233,11 +233,17 @@ static void stop_next_bdev(void *arg)
 	rpc_server_stop(control->server, stop_server_done, control);
 }
 
+/* Removals and changes of size wait for I/O, all of which has ended by now. */
+static void stop_controllers_gone(void *arg)
+{
+	bdev_changes_wait(stop_next_bdev, arg);
+}
+
 static void stop_changes_idle(void *arg)
 {
 	/* While those who wait for them can still be told. */
 	opening_cancel_all();
-	controllers_delete_all(stop_next_bdev, arg);
+	controllers_delete_all(stop_controllers_gone, arg);
 }
 
 void control_stop(struct control *control, void (*stopped)(void *arg), void *arg)

@@ -110,6 +110,8 @@ static const struct bdev_ops file_ops = {
 	.submit = file_submit,
 	.describe = file_describe,
 	.config = file_config,
+	.reserve = file_reserve,
+	.settle = file_settle,
 };
 
 bool bdev_is_file(const struct bdev *bdev, enum bdev_file_dialect dialect)

@@ -39,6 +39,10 @@ void bdev_file_abandon(struct bdev *bdev);
 /* Both steps in one, for where blocking does no harm. Control thread. */
 int bdev_file_create(const struct bdev_file_options *options, struct bdev **out, char *error,
 		     size_t error_bytes);
+/* How many whole blocks the storage has now, which somebody else may have changed: 0, or -errno
+ * with a sentence in error; -EINVAL: not even one. For bdev_resize(). */
+int bdev_file_block_count(const struct bdev *bdev, uint64_t *block_count, char *error,
+			  size_t error_bytes);
 bool bdev_is_file(const struct bdev *bdev, enum bdev_file_dialect dialect);
 
 #endif
