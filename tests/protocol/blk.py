@@ -170,6 +170,13 @@ class Driver:
         self.queues = []
         self.mem.close()
 
+    def reconnect(self, path):
+        """A new connection for the same memory and rings; to be brought up again."""
+        self.conn.close()
+        self.conn = Connection(path)
+        for queue in self.queues:
+            queue.closed = self.conn.is_closed
+
     # -- bringing the device up -------------------------------------------------------------------
 
     def negotiated(self, feature):

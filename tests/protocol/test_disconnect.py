@@ -98,9 +98,7 @@ def test_reconnect_and_continue(connect, memory_disk):
     for request in pending:
         assert first.finish(request).status == S_OK
     index = first.queues[0].drained_base()
-    first.conn.close()
-    first.conn = Connection(memory_disk.socket)
-    first.queues[0].closed = first.conn.is_closed
+    first.reconnect(memory_disk.socket)
     for _ in first.steps(base=index):
         pass
     serves(first)

@@ -140,6 +140,17 @@ class Queue:
                 if not poller.poll(min(1000, 1000 * TIMEOUT_S)):
                     raise AssertionError(f"queue {self.index}: used without a call")
 
+    def try_wait_all(self, heads, timeout_s=TIMEOUT_S):
+        """True once all of heads are used; they stay in completed, in the order of being used."""
+        deadline = time.monotonic() + timeout_s
+        self.arm_calls()
+        while not self.completed.keys() >= set(heads):
+            if time.monotonic() > deadline or (self.closed and self.closed()):
+                return False
+            if not self.collect():
+                time.sleep(0.0005)
+        return True
+
 
 class SplitQueue(Queue):
     """A split ring. The three parts may lie anywhere; see alloc and the *_gpa members."""
