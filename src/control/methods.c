@@ -5,7 +5,7 @@
 #include <string.h>
 
 static const struct rpc_method_list *const lists[] = {
-	&methods_bdev_create, &methods_bdev_delete, &methods_bdev,
+	&methods_bdev_create, &methods_bdev_resize, &methods_bdev_delete, &methods_bdev,
 	&methods_vhost,       &methods_framework,   &methods_config,
 };
 

@@ -7,9 +7,11 @@
 #include "backends/file/bdev_file.h"
 #include "backends/memory/bdev_memory.h"
 #include "backends/null/bdev_null.h"
+#include "base/assert.h"
 #include "control/change.h"
 #include "control/methods.h"
 #include "control/objects.h"
+#include "control/openings.h"
 
 /* So that every size in bytes fits a signed 64-bit number, which is what JSON has here. */
 #define BLOCK_COUNT_MAX (INT64_MAX / 4096)
@@ -72,6 +74,11 @@ static bool geometry_check(struct rpc_request *request, struct geometry *geometr
 /* False: replied. */
 static bool identity_check(struct rpc_request *request, const char *name, const char *uuid)
 {
+	if (opening_exists(name)) {
+		rpc_reply_error(request, -EBUSY,
+				"name: bdev %s is being created: its file is not open yet", name);
+		return false;
+	}
 	if (bdev_find(name) != NULL) {
 		rpc_reply_error(request, -EEXIST, "name: there is a bdev %s already", name);
 		return false;
@@ -83,14 +90,22 @@ static bool identity_check(struct rpc_request *request, const char *name, const 
 	return true;
 }
 
+static void undo_done(void *arg)
+{
+	struct rpc_request *request = arg;
+
+	rpc_reply_unsaved(request, request->note);
+}
+
 static void created_saved(struct rpc_request *request, const char *name, int rc)
 {
 	if (rc == 0) {
 		rpc_reply(request, json_string(name));
 		return;
 	}
-	(void)bdev_destroy(bdev_find(name));
-	rpc_reply_unsaved(request, rc);
+	request->note = rc;
+	rc = bdev_destroy_start(bdev_find(name), undo_done, request);
+	ensure(rc == 0); /* nobody can have opened it: this is still its turn */
 }
 
 static void created(struct rpc_request *request, const struct bdev *bdev)
@@ -265,9 +280,6 @@ struct file_args {
 static void file_create(struct rpc_request *request, const struct file_args *a,
 			enum bdev_file_dialect dialect)
 {
-	char error[RPC_ERROR_BYTES] = "";
-	struct bdev *bdev;
-
 	if (!identity_check(request, a->name, a->uuid) ||
 	    (a->block_size != 0 && !block_size_check(request, a->block_size)))
 		return;
@@ -281,11 +293,7 @@ static void file_create(struct rpc_request *request, const struct file_args *a,
 		.migratable = a->migratable,
 		.dialect = dialect,
 	};
-	int rc = bdev_file_create(&options, &bdev, error, sizeof(error));
-	if (rc < 0)
-		rpc_reply_error(request, rc, "%s", error[0] != '\0' ? error : strerror(-rc));
-	else
-		created(request, bdev);
+	opening_start(request, &options, created);
 }
 
 static void uring_create(struct rpc_request *request, const void *args)

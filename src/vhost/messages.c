@@ -446,9 +446,8 @@ static int set_backend_req_fd(struct vhost_session *session, const char **why)
 		*why = "the fd is no end of a socket pair";
 		return -EINVAL;
 	}
-	fd_close(&session->backend_fd);
-	session->backend_fd = take_fd(session);
-	return fd_set_nonblocking(session->backend_fd, true);
+	*why = "the fd cannot be watched";
+	return session_backend_open(session, take_fd(session));
 }
 
 /* ---- the table

@@ -35,7 +35,6 @@ static void session_free(struct vhost_session *session)
 	dirty_log_destroy(session->log);
 	dirty_log_destroy(session->log_old);
 	fd_close(&session->reply_fd);
-	fd_close(&session->backend_fd);
 	list_remove(&session->link);
 	free(session);
 	controller_session_gone(controller);
@@ -69,6 +68,7 @@ void session_close(struct vhost_session *session, const char *fmt, ...)
 	session->closing = true;
 	reactor_fd_remove(&session->socket);
 	fd_close(&session->socket.fd);
+	session_backend_close(session);
 	close_message_fds(session);
 	reactor_defer(vhost_reactors()->control, &session->close_work);
 }
@@ -283,7 +283,7 @@ int session_create(struct vhost_controller *controller, int socket_fd)
 		return -ENOMEM;
 	session->controller = controller;
 	session->id = ++last_id;
-	session->backend_fd = -1;
+	session_backend_init(session);
 	session->reply_fd = -1;
 	session->socket.fd = socket_fd;
 	session->socket.fn = on_socket;

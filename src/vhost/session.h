@@ -46,7 +46,8 @@ struct vhost_controller {
 	char *socket_path;
 	char serial[21];
 	const struct vhost_device_ops *device;
-	struct bdev_open *open;
+	struct bdev_open *open; /* NULL: the bdev was removed */
+	struct bdev *ghost;     /* stands for it then: its name and limits, and no blocks */
 	uint64_t cpu_mask[REACTOR_CPU_WORDS];
 	struct vhost_channel *channels; /* one a data reactor */
 	uint32_t queue_count;
@@ -73,6 +74,15 @@ struct session_inflight {
 	uint16_t queue_count;
 	uint16_t queue_size;
 	bool faulted;
+};
+
+/* The channel on which we send requests to the front-end. */
+struct session_backend {
+	struct reactor_fd watch;               /* fd -1: none */
+	bool wanted;                           /* a change of configuration is still to be told */
+	bool unanswered;                       /* it was told, and the answer has not come */
+	struct vhost_user_backend_reply reply; /* what has come of it */
+	size_t received_bytes;
 };
 
 /* A virtqueue of a session as its front-end described it. */
@@ -110,7 +120,7 @@ struct vhost_session {
 	struct session_inflight inflight;
 	struct dirty_log *log;     /* NULL: none given */
 	struct dirty_log *log_old; /* of then */
-	int backend_fd;            /* the front-end's channel for our requests; -1 */
+	struct session_backend backend;
 
 	/* The message under way. */
 	struct vhost_user_message message;
@@ -185,6 +195,15 @@ struct dirty_log *session_active_log(const struct vhost_session *session);
 /* Tells it to all running queues. */
 void session_log_update(struct vhost_session *session);
 
+/* ---- session_backend.c: the channel to the front-end --------------------------------------- */
+
+void session_backend_init(struct vhost_session *session);
+/* Takes over fd, in place of the one there was: 0 or -errno. */
+int session_backend_open(struct vhost_session *session, int fd);
+void session_backend_close(struct vhost_session *session);
+/* Tells the front-end that the configuration space has changed, if it can be told. */
+void session_config_changed(struct vhost_session *session);
+
 /* ---- session_inflight.c ------------------------------------------------------------------- */
 
 int session_inflight_get(struct vhost_session *session, const char **why);
@@ -195,6 +214,18 @@ void session_inflight_fini(struct vhost_session *session);
 int session_journal_get(struct session_queue *queue, bool packed, void **out, uint16_t *capacity);
 /* The queue stands still. */
 void session_journal_put(struct session_queue *queue);
+
+/* ---- controller_bdev.c: what a controller serves ------------------------------------------- */
+
+/* Opens the bdev, watched: 0, or -errno with a sentence. */
+int controller_bdev_open(struct vhost_controller *controller,
+			 const struct vhost_blk_options *options, char *error, size_t error_bytes);
+void controller_bdev_close(struct vhost_controller *controller);
+/* The bdev, or what stands for it when it was removed. */
+static inline const struct bdev *controller_bdev(const struct vhost_controller *controller)
+{
+	return controller->open != NULL ? controller->open->bdev : controller->ghost;
+}
 
 /* ---- controller.c ------------------------------------------------------------------------- */
 

@@ -48,6 +48,9 @@ struct vhost_controller *vhost_controller_find(const char *name);
 /* In order of creation; NULL starts, NULL ends. */
 struct vhost_controller *vhost_controller_next(const struct vhost_controller *controller);
 const char *vhost_controller_name(const struct vhost_controller *controller);
+/* True when the bdev of a controller was removed, or is about to be: it is no part of a
+ * configuration then, which could not be carried out. */
+bool vhost_controller_is_orphan(const struct vhost_controller *controller);
 const char *vhost_controller_socket_path(const struct vhost_controller *controller);
 
 /* What vhost_get_controllers shows of one controller, sessions included. New reference. */

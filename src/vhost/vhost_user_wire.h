@@ -194,4 +194,11 @@ _Static_assert(offsetof(struct vhost_user_message, payload) ==
 			       sizeof(struct vhost_user_header),
 	       "payload follows header");
 
+/* The answer to a request of ours that asked for one. */
+struct vhost_user_backend_reply {
+	struct vhost_user_header header;
+	uint8_t payload[8]; /* a u64: 0 is success */
+};
+_Static_assert(sizeof(struct vhost_user_backend_reply) == 20, "backend reply");
+
 #endif

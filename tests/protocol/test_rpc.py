@@ -53,6 +53,7 @@ def test_methods(client):
     names = client.call("rpc_get_methods")
     for name in ("bdev_null_create", "bdev_malloc_create", "bdev_uring_create", "bdev_aio_create",
                  "bdev_null_delete", "bdev_malloc_delete", "bdev_uring_delete", "bdev_aio_delete",
+                 "bdev_null_resize", "bdev_uring_rescan", "bdev_aio_rescan", "sluice_bdev_resize",
                  "bdev_get_bdevs", "bdev_get_iostat", "vhost_create_blk_controller",
                  "vhost_get_controllers", "vhost_delete_controller", "framework_get_reactors",
                  "rpc_get_methods", "spdk_get_version", "save_config", "load_config",
@@ -181,7 +182,7 @@ def test_vhost(daemon, client, null0):
     assert client.call("bdev_get_bdevs", name=null0)[0]["claimed"] is True
     fails(client, EEXIST, "vhost_create_blk_controller", {"ctrlr": "v0", "dev_name": null0})
     fails(client, EBUSY, "vhost_create_blk_controller", {"ctrlr": "v1", "dev_name": null0})
-    fails(client, EBUSY, "bdev_null_delete", {"name": null0}, "v0")
+    fails(client, EBUSY, "sluice_bdev_delete", {"name": null0}, "v0")
     assert client.call("vhost_delete_controller", ctrlr="v0") is True
     assert not path.exists()
     fails(client, ENODEV, "vhost_delete_controller", {"ctrlr": "v0"}, "v0")

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The file back-end: making and destroying a disk, its channels, limits and configuration. Control
- * thread, but for channel_get and channel_put, which run on the channel's reactor. */
+ * thread, but for channel_get and channel_put, which run on the channel's reactor, and what may
+ * block, which runs on a worker. */
 #include "backends/file/bdev_file.h"
 
 #include <errno.h>
@@ -15,13 +16,19 @@
 /* Zeroing may come down to writing: no guest should wait long for one request of it. */
 #define FILE_WRITE_ZEROES_MAX_BYTES (128ull << 20)
 
-static void file_destroy(struct bdev *bdev)
+static void file_release(struct bdev *bdev)
 {
 	struct file_bdev *file = file_bdev(bdev);
 
 	/* A reactor's ring may hold the open file for a moment longer; the lock must not wait. */
 	flock(file->fd, LOCK_UN);
 	fd_close(&file->fd);
+}
+
+static void file_destroy(struct bdev *bdev)
+{
+	struct file_bdev *file = file_bdev(bdev);
+
 	free(file->filename);
 	free(file);
 }
@@ -94,6 +101,7 @@ static json_t *file_config(const struct bdev *bdev, const char **method)
 
 static const struct bdev_ops file_ops = {
 	.driver = "file",
+	.release = file_release,
 	.destroy = file_destroy,
 	.channel_get = file_channel_get,
 	.channel_put = file_channel_put,
@@ -102,6 +110,8 @@ static const struct bdev_ops file_ops = {
 	.submit = file_submit,
 	.describe = file_describe,
 	.config = file_config,
+	.reserve = file_reserve,
+	.settle = file_settle,
 };
 
 bool bdev_is_file(const struct bdev *bdev, enum bdev_file_dialect dialect)
@@ -126,13 +136,13 @@ static void set_limits(struct bdev *bdev, const struct file_geometry *geometry, 
 	};
 }
 
-/* Tells at creation, not at the first guest, that there is no io_uring. Control thread. */
+/* Tells at creation, not at the first guest, that there is no io_uring. Any thread. */
 static int check_io_uring(char *error, size_t error_bytes)
 {
 	static bool usable;
 	struct io_uring uring;
 
-	if (usable)
+	if (load_relaxed(&usable))
 		return 0;
 	int rc = io_uring_queue_init(1, &uring, 0);
 	if (rc < 0) {
@@ -141,7 +151,7 @@ static int check_io_uring(char *error, size_t error_bytes)
 		return rc;
 	}
 	io_uring_queue_exit(&uring);
-	usable = true;
+	store_relaxed(&usable, true);
 	return 0;
 }
 
@@ -164,20 +174,8 @@ static int set_filename(struct file_bdev *file, const char *filename, char *erro
 	return 0;
 }
 
-static int file_register(struct bdev *bdev, char *error, size_t error_bytes)
-{
-	int rc = bdev_register(bdev);
-
-	if (rc == -EEXIST)
-		snprintf(error, error_bytes, "a bdev named '%s', or with the same uuid, exists",
-			 bdev->name);
-	else if (rc < 0)
-		snprintf(error, error_bytes, "the file cannot be used as a disk");
-	return rc;
-}
-
-int bdev_file_create(const struct bdev_file_options *options, struct bdev **out, char *error,
-		     size_t error_bytes)
+int bdev_file_open(const struct bdev_file_options *options, struct bdev **out, char *error,
+		   size_t error_bytes)
 {
 	struct file_geometry geometry = {0};
 	int rc = check_io_uring(error, error_bytes);
@@ -208,17 +206,46 @@ int bdev_file_create(const struct bdev_file_options *options, struct bdev **out,
 	if (rc < 0)
 		goto free_name;
 	set_limits(bdev, &geometry, options->read_only);
-	rc = file_register(bdev, error, error_bytes);
-	if (rc < 0)
-		goto close_fd;
 	*out = bdev;
 	return 0;
 
-close_fd:
-	fd_close(&file->fd);
 free_name:
 	free(file->filename);
 free_file:
 	free(file);
+	return rc;
+}
+
+int bdev_file_register(struct bdev *bdev, char *error, size_t error_bytes)
+{
+	int rc = bdev_register(bdev);
+
+	if (rc == -EEXIST)
+		snprintf(error, error_bytes, "a bdev named '%s', or with the same uuid, exists",
+			 bdev->name);
+	else if (rc < 0)
+		snprintf(error, error_bytes, "the file cannot be used as a disk");
+	return rc;
+}
+
+void bdev_file_abandon(struct bdev *bdev)
+{
+	file_release(bdev);
+	file_destroy(bdev);
+}
+
+int bdev_file_create(const struct bdev_file_options *options, struct bdev **out, char *error,
+		     size_t error_bytes)
+{
+	struct bdev *bdev;
+	int rc = bdev_file_open(options, &bdev, error, error_bytes);
+
+	if (rc < 0)
+		return rc;
+	rc = bdev_file_register(bdev, error, error_bytes);
+	if (rc < 0)
+		bdev_file_abandon(bdev);
+	else
+		*out = bdev;
 	return rc;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening a file or block device for a disk: O_DIRECT where it works, the lock that keeps a second
- * opener out, and what the storage says of its sizes and alignments. Control thread; may block.
+ * opener out, and what the storage says of its sizes and alignments. On a worker; may block.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -83,8 +83,8 @@ uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_co
 
 static uint64_t device_features(const struct vhost_controller *controller)
 {
-	return blk_features(controller->open->bdev, controller->read_only, controller->queue_count,
-			    controller->packed_ring);
+	return blk_features(controller_bdev(controller), controller->read_only,
+			    controller->queue_count, controller->packed_ring);
 }
 
 static void device_config_get(const struct vhost_controller *controller, uint8_t *out,
@@ -92,7 +92,7 @@ static void device_config_get(const struct vhost_controller *controller, uint8_t
 {
 	struct virtio_blk_config config;
 
-	blk_config_fill(&config, controller->open->bdev, controller->queue_count,
+	blk_config_fill(&config, controller_bdev(controller), controller->queue_count,
 			controller->writeback);
 	memset(out, 0, out_bytes);
 	memcpy(out, &config, MIN(out_bytes, sizeof(config)));
@@ -104,7 +104,7 @@ static void device_config_get(const struct vhost_controller *controller, uint8_t
  */
 static bool is_write_through(const struct vhost_session *session)
 {
-	if (!session->controller->open->bdev->limits.volatile_write_cache)
+	if (!controller_bdev(session->controller)->limits.volatile_write_cache)
 		return false;
 	if (!(session->features & BIT(VIRTIO_BLK_F_FLUSH)))
 		return true;
