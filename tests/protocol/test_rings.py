@@ -107,6 +107,24 @@ def test_get_vring_base_waits_for_what_is_in_flight(connect, file_disk):
             assert driver.finish(request).status == S_OK
 
 
+def test_status_reset(connect, memory_disk):
+    """Status 0 is the driver's reset: rings stand still until they are set up again."""
+    driver = connect(memory_disk, queues=2)
+    for _ in range(3):
+        driver.read(0, 512, queue=1)
+        driver.conn.set_status(0)
+        assert driver.conn.get_status() == 0
+        pending = driver.submit(Type.IN, in_len=512)
+        pending.queue.kick()
+        assert pending.queue.try_wait(pending.head, 0.03) is None
+        for queue in driver.queues:
+            driver.stop_queue(queue.index)
+            queue.reset()
+            driver.restart_queue(queue.index, queue.start_base)
+        for _ in driver.driver_ok():
+            pass
+
+
 def test_get_vring_base_of_a_ring_never_started(connect, memory_disk):
     """QEMU asks for it when a guest reboots before its driver came up (spdk#378)."""
     driver = connect(memory_disk, queues=2, start_up=False)
