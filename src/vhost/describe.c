@@ -45,9 +45,11 @@ static json_t *describe_queue(const struct session_queue *queue)
 	const struct vhost_queue *run = queue->run;
 	const struct vhost_queue_stats *stats = &run->stats;
 
-	return json_pack("{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I}", "index", (int)run->index,
-			 "size", (int)queue->size, "reactor", reactor_name(run->reactor),
-			 "requests", (json_int_t)load_relaxed(&stats->request_count), "batches",
+	return json_pack("{s:i, s:i, s:s, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "index",
+			 (int)run->index, "size", (int)queue->size, "reactor",
+			 reactor_name(run->reactor), "cpu", reactor_cpu(run->reactor), "pinned",
+			 queue->pinned, "moves", (json_int_t)queue->move_count, "requests",
+			 (json_int_t)load_relaxed(&stats->request_count), "batches",
 			 (json_int_t)load_relaxed(&stats->batch_count), "kicks",
 			 (json_int_t)load_relaxed(&stats->kick_count), "calls",
 			 (json_int_t)load_relaxed(&stats->call_count), "calls_suppressed",

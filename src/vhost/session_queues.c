@@ -69,12 +69,14 @@ static void release_run(struct session_queue *queue)
 {
 	struct vhost_controller *controller = queue->session->controller;
 
+	session_move_save(queue);
 	queue->base = virtqueue_base(&queue->run->vq);
 	/* All that was taken was given back. */
 	virtqueue_retire_journal(&queue->run->vq);
 	queue->call_fd = queue->run->call_fd;
 	controller->device->queue_destroy(queue->run);
 	queue->run = NULL;
+	balancer_remove(queue);
 	session_journal_put(queue);
 	controller_unplace_queue(controller, queue->reactor_index);
 }
@@ -84,18 +86,6 @@ static void on_stopped(struct vhost_queue_op *op)
 	struct session_queue *queue = container_of(op, struct session_queue, op);
 
 	release_run(queue);
-	op_end(queue);
-}
-
-static void on_started(struct vhost_queue_op *op)
-{
-	struct session_queue *queue = container_of(op, struct session_queue, op);
-
-	if (op->result < 0) {
-		release_run(queue);
-		session_close(queue->session, "queue %u could not be started: %s",
-			      queue_index(queue), strerror(-op->result));
-	}
 	op_end(queue);
 }
 
@@ -171,7 +161,10 @@ bool session_queue_same_place(const struct session_queue *queue, const struct me
 	       place.avail == queue->run->vq.avail && place.used == queue->run->vq.used;
 }
 
-static void start_queue(struct session_queue *queue)
+static void on_started(struct vhost_queue_op *op);
+
+/* Puts a queue on a reactor: 0, or -errno and *why. */
+static int start_on(struct session_queue *queue, unsigned int reactor_index, const char **why)
 {
 	struct vhost_session *session = queue->session;
 	struct vhost_controller *controller = session->controller;
@@ -183,24 +176,20 @@ static void start_queue(struct session_queue *queue)
 		.event_idx = has_feature(session, VIRTIO_RING_F_EVENT_IDX),
 		.indirect = has_feature(session, VIRTIO_RING_F_INDIRECT_DESC),
 	};
-	const char *why;
-
-	if (!place_ring(queue, session->memory, &options, &why)) {
-		session_close(session, "queue %u cannot be started: %s", queue_index(queue), why);
-		return;
-	}
-	queue->reactor_index = controller_place_queue(controller);
-	struct vhost_channel *channel = &controller->channels[queue->reactor_index];
 	struct vhost_queue *run;
+
+	if (!place_ring(queue, session->memory, &options, why))
+		return -EINVAL;
+	struct vhost_channel *channel = controller_place_queue(controller, reactor_index);
+	*why = "no memory for it";
 	int rc = channel->bdev == NULL ? -ENOMEM
 				       : controller->device->queue_create(
 						 session, (uint16_t)queue->size, channel, &run);
 	if (rc < 0) {
-		controller_unplace_queue(controller, queue->reactor_index);
-		session_close(session, "queue %u cannot be started: %s", queue_index(queue),
-			      strerror(-rc));
-		return;
+		controller_unplace_queue(controller, reactor_index);
+		return rc;
 	}
+	*why = "its ring or journal does not fit";
 	rc = session_journal_get(queue, options.packed, &options.journal,
 				 &options.journal_capacity);
 	if (rc == 0)
@@ -208,12 +197,10 @@ static void start_queue(struct session_queue *queue)
 	if (rc < 0) {
 		controller->device->queue_destroy(run);
 		session_journal_put(queue);
-		controller_unplace_queue(controller, queue->reactor_index);
-		session_close(session, "queue %u does not fit its ring or journal: %s",
-			      queue_index(queue), strerror(-rc));
-		return;
+		controller_unplace_queue(controller, reactor_index);
+		return rc;
 	}
-	run->reactor = vhost_reactors()->data[queue->reactor_index];
+	run->reactor = vhost_reactors()->data[reactor_index];
 	run->control = vhost_reactors()->control;
 	run->controller_name = controller->name;
 	run->index = (uint16_t)queue_index(queue);
@@ -221,8 +208,62 @@ static void start_queue(struct session_queue *queue)
 	run->err_fd = queue->err_fd;
 	run->call_fd = queue->call_fd;
 	queue->call_fd = -1;
+	queue->reactor_index = reactor_index;
 	queue->run = run;
+	balancer_add(queue);
+	session_move_restore(queue);
 	vhost_queue_start(op_begin(queue, on_started));
+	return 0;
+}
+
+/* The end of a move that failed: the queue goes back to where it served. False: there was none. */
+static bool go_back(struct session_queue *queue, int rc)
+{
+	struct session_move *move = &queue->move;
+
+	if (move->state != MOVE_UNDER_WAY || move->result < 0)
+		return false;
+	move->result = rc;
+	move->to = move->from;
+	return true;
+}
+
+static unsigned int choose_reactor(const struct session_queue *queue)
+{
+	const struct vhost_controller *controller = queue->session->controller;
+
+	if (queue->move.state == MOVE_UNDER_WAY)
+		return queue->move.to;
+	if (queue->placed && placement_allowed(controller->cpu_mask, queue->reactor_index))
+		return queue->reactor_index;
+	return controller_choose_reactor(controller);
+}
+
+static void start_queue(struct session_queue *queue)
+{
+	const char *why;
+	int rc = start_on(queue, choose_reactor(queue), &why);
+
+	if (rc < 0 && go_back(queue, rc))
+		rc = start_on(queue, queue->move.to, &why);
+	if (rc < 0)
+		session_close(queue->session, "queue %u cannot be started: %s (%s)",
+			      queue_index(queue), why, strerror(-rc));
+}
+
+static void on_started(struct vhost_queue_op *op)
+{
+	struct session_queue *queue = container_of(op, struct session_queue, op);
+
+	if (op->result < 0) {
+		release_run(queue);
+		if (!queue->session->closing && go_back(queue, op->result))
+			start_queue(queue);
+		else
+			session_close(queue->session, "queue %u could not be started: %s",
+				      queue_index(queue), strerror(-op->result));
+	}
+	op_end(queue);
 }
 
 static bool should_run(const struct session_queue *queue)

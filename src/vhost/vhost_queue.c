@@ -182,6 +182,13 @@ static void stop_on_reactor(struct reactor_msg *msg)
 	struct vhost_queue *queue = op->queue;
 
 	ensure(queue->stop_op == NULL);
+	/* What a predecessor left behind is in the journal and behind the base alike: it has to be
+	 * taken before the ring can be said to stand anywhere. A batch of it an iteration. */
+	if (queue->vq.resubmit_index < queue->vq.resubmit_count && !queue->vq.broken) {
+		poller_wake(&queue->poller);
+		reactor_send(queue->reactor, &op->msg);
+		return;
+	}
 	queue->stopping = true;
 	queue->stop_op = op;
 	reactor_fd_remove(&queue->kick_watch);
