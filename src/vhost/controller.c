@@ -208,6 +208,7 @@ static struct vhost_controller *controller_alloc(const struct vhost_blk_options 
 	controller->read_only = options->read_only;
 	controller->packed_ring = options->packed_ring;
 	controller->writeback = options->writeback;
+	controller->coalescing = options->coalescing;
 	memcpy(controller->cpu_mask, options->cpu_mask, sizeof(controller->cpu_mask));
 	snprintf(controller->name, sizeof(controller->name), "%s", options->name);
 	controller->channels = calloc(reactors->data_count, sizeof(*controller->channels));
@@ -251,6 +252,25 @@ int vhost_blk_create(const struct vhost_blk_options *options, struct vhost_contr
 	list_add_tail(&controllers, &controller->link);
 	*out = controller;
 	return 0;
+}
+
+void vhost_controller_set_coalescing(struct vhost_controller *controller,
+				     const struct vhost_coalescing *coalescing)
+{
+	controller->coalescing = *coalescing;
+	list_for_each (node, &controller->sessions) {
+		struct vhost_session *session = list_entry(node, struct vhost_session, link);
+		for (uint32_t i = 0; i < session->queue_count; i++) {
+			if (session->queues[i].run != NULL)
+				vhost_queue_set_coalescing(session->queues[i].run, coalescing);
+		}
+	}
+}
+
+const struct vhost_coalescing *
+vhost_controller_coalescing(const struct vhost_controller *controller)
+{
+	return &controller->coalescing;
 }
 
 void vhost_controller_delete(struct vhost_controller *controller, void (*done)(void *arg),

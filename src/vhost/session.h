@@ -49,6 +49,7 @@ struct vhost_controller {
 	const struct vhost_device_ops *device;
 	struct bdev_open *open;
 	uint64_t cpu_mask[REACTOR_CPU_WORDS];
+	struct vhost_coalescing coalescing;
 	struct vhost_channel *channels; /* one a data reactor */
 	uint32_t queue_count;
 	bool read_only;

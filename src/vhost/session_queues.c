@@ -73,7 +73,7 @@ static void release_run(struct session_queue *queue)
 	queue->base = virtqueue_base(&queue->run->vq);
 	/* All that was taken was given back. */
 	virtqueue_retire_journal(&queue->run->vq);
-	queue->call_fd = queue->run->call_fd;
+	queue->call_fd = queue->run->call.fd;
 	controller->device->queue_destroy(queue->run);
 	queue->run = NULL;
 	balancer_remove(queue);
@@ -206,8 +206,9 @@ static int start_on(struct session_queue *queue, unsigned int reactor_index, con
 	run->index = (uint16_t)queue_index(queue);
 	run->kick_watch.fd = queue->kick_fd;
 	run->err_fd = queue->err_fd;
-	run->call_fd = queue->call_fd;
+	run->call.fd = queue->call_fd;
 	queue->call_fd = -1;
+	vhost_queue_set_coalescing(run, &controller->coalescing);
 	queue->reactor_index = reactor_index;
 	queue->run = run;
 	balancer_add(queue);

@@ -23,13 +23,27 @@ int vhost_init(const struct reactor_set *reactors);
 /* After the last controller is gone. */
 void vhost_fini(void);
 
+/* When drivers that sleep are called; vhost_call.h says how. */
+enum vhost_coalescing_mode {
+	VHOST_COALESCING_ADAPTIVE,
+	VHOST_COALESCING_FIXED, /* by the two numbers */
+	VHOST_COALESCING_NONE,
+};
+struct vhost_coalescing {
+	enum vhost_coalescing_mode mode;
+	uint32_t delay_base_us;
+	uint32_t iops_threshold;
+};
+#define VHOST_DELAY_MAX_US 1000000u
+
 struct vhost_blk_options {
 	const char *name;        /* as bdev_name_valid() */
 	const char *socket_path; /* absolute, or relative to the working directory */
 	const char *bdev_name;
 	const char *serial;                   /* at most 20 bytes; NULL: from the bdev's uuid */
 	uint64_t cpu_mask[REACTOR_CPU_WORDS]; /* all zero: every reactor */
-	uint32_t queue_count;                 /* 1 to VHOST_QUEUE_MAX; 0: the default */
+	struct vhost_coalescing coalescing;
+	uint32_t queue_count; /* 1 to VHOST_QUEUE_MAX; 0: the default */
 	bool read_only;
 	bool packed_ring; /* offer VIRTIO_F_RING_PACKED */
 	bool writeback;   /* initial write cache mode shown to the guest; default true */
@@ -43,6 +57,12 @@ int vhost_blk_create(const struct vhost_blk_options *options, struct vhost_contr
 /* Ends all sessions (waiting for their I/O), closes socket and bdev, frees, then calls done. */
 void vhost_controller_delete(struct vhost_controller *controller, void (*done)(void *arg),
 			     void *arg);
+
+/* For the sessions there are and for those to come. */
+void vhost_controller_set_coalescing(struct vhost_controller *controller,
+				     const struct vhost_coalescing *coalescing);
+const struct vhost_coalescing *
+vhost_controller_coalescing(const struct vhost_controller *controller);
 
 /* ---- placement ---------------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "bdev/bdev.h"
 #include "reactor/reactor.h"
+#include "vhost/vhost_call.h"
 #include "virtio/virtqueue.h"
 
 struct vhost_queue;
@@ -46,8 +47,10 @@ struct vhost_queue_stats {
 	uint64_t request_count;
 	uint64_t batch_count; /* polls that found something */
 	uint64_t kick_count;  /* wake-ups by the driver */
-	uint64_t call_count;  /* interrupts sent */
-	uint64_t call_suppressed_count;
+	/* Batches given back, by what became of the call: */
+	uint64_t call_count;            /* interrupts sent */
+	uint64_t call_suppressed_count; /* not wanted by the driver */
+	uint64_t call_coalesced_count;  /* part of a later call */
 };
 
 struct vhost_queue {
@@ -60,8 +63,8 @@ struct vhost_queue {
 	uint8_t epoch;
 	bool stopping;
 	bool kick_polled; /* no kick fd: never parks */
-	int call_fd;      /* -1: none. Owned. */
-	int err_fd;       /* -1: none. Owned by the session. */
+	struct vhost_call call;
+	int err_fd; /* -1: none. Owned by the session. */
 	struct poller poller;
 	struct reactor_deferred publish;
 	struct reactor_fd kick_watch; /* its fd is the session's */
@@ -89,6 +92,10 @@ void vhost_queue_set_memory(struct vhost_queue_op *op);
  * call through the new fd, for what it may have missed. */
 void vhost_queue_set_call(struct vhost_queue_op *op);
 
+/* How calls of the queue are held back from now on. At any moment of its life. */
+void vhost_queue_set_coalescing(struct vhost_queue *queue,
+				const struct vhost_coalescing *coalescing);
+
 /* ---- for device models, on the reactor ----------------------------------------------------- */
 
 /* Counts a request that was taken; remember the epoch for vhost_queue_complete(). */
@@ -96,6 +103,16 @@ static inline uint8_t vhost_queue_begin(struct vhost_queue *queue)
 {
 	queue->inflight[queue->epoch]++;
 	return queue->epoch;
+}
+
+/* The cold end of vhost_queue_poll_call(). */
+__attribute__((cold)) void vhost_queue_check_call(struct vhost_queue *queue);
+
+/* First of all in every poll: sends a call that was held back long enough. */
+static inline void vhost_queue_poll_call(struct vhost_queue *queue)
+{
+	if (unlikely(queue->call.held))
+		vhost_queue_check_call(queue);
 }
 
 /* The cold end of vhost_queue_complete(): stop or memory change may be done now. */
