@@ -64,6 +64,19 @@ static bool queue_park(struct poller *poller)
 	return false;
 }
 
+/* A call is held only while the poller looks after it: a parked one is woken for that. False if the
+ * queue is being stopped, or only polls when something happens. */
+static bool keep_polling(struct vhost_queue *queue)
+{
+	if (likely(queue->poller.active))
+		return true;
+	if (queue->stopping || reactor_mode(queue->reactor) == REACTOR_POLL_NEVER)
+		return false;
+	virtqueue_disable_kick(&queue->vq);
+	poller_wake(&queue->poller);
+	return true;
+}
+
 /* A batch was published whose driver wants a call, or waits for one that is held. */
 static void decide_call(struct vhost_queue *queue, uint32_t count)
 {
@@ -77,8 +90,7 @@ static void decide_call(struct vhost_queue *queue, uint32_t count)
 	bool now = queue->call.held ? vhost_call_more(&queue->call, &batch)
 				    : vhost_call_wanted(&queue->call, &batch);
 
-	/* A call is held only while the poller looks after it. */
-	if (now || !queue->poller.active)
+	if (now || !keep_polling(queue))
 		send_call(queue, batch.now_ticks);
 	else
 		counter_add(&queue->stats.call_coalesced_count, 1);
