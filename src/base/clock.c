@@ -31,12 +31,17 @@ uint64_t ticks_hz(void)
 	return hz;
 }
 
+static uint64_t saturated(unsigned __int128 v)
+{
+	return v > UINT64_MAX ? UINT64_MAX : (uint64_t)v;
+}
+
 uint64_t ticks_to_ns(uint64_t ticks)
 {
-	return (uint64_t)((unsigned __int128)ticks * 1000000000u / ticks_hz());
+	return saturated((unsigned __int128)ticks * 1000000000u / ticks_hz());
 }
 
 uint64_t ns_to_ticks(uint64_t ns)
 {
-	return (uint64_t)((unsigned __int128)ns * ticks_hz() / 1000000000u);
+	return saturated((unsigned __int128)ns * ticks_hz() / 1000000000u);
 }

@@ -37,7 +37,7 @@ static inline uint64_t ticks_now(void)
  * x86-64, read from the architecture elsewhere. Thread-safe. */
 uint64_t ticks_hz(void);
 
-/* Conversions, exact to about 1e-9; any 64-bit value. */
+/* Conversions, exact to about 1e-9; any 64-bit value. What does not fit becomes UINT64_MAX. */
 uint64_t ticks_to_ns(uint64_t ticks);
 uint64_t ns_to_ticks(uint64_t ns);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "bdev/bdev_impl.h"
 
 /* Of struct bdev, in order of creation. */
 static struct list registry = {.next = &registry, .prev = &registry};
@@ -188,19 +189,79 @@ int bdev_register(struct bdev *bdev)
 		return -EEXIST;
 	list_init(&bdev->opens);
 	list_init(&bdev->channels);
+	list_init(&bdev->change.link);
 	memset(&bdev->stats_retired, 0, sizeof(bdev->stats_retired));
 	list_add_tail(&registry, &bdev->link);
 	return 0;
 }
 
-int bdev_destroy(struct bdev *bdev)
+static int bdev_unregister(struct bdev *bdev)
 {
-	if (!list_empty(&bdev->opens))
+	if (!list_empty(&bdev->opens) || bdev->change.busy)
 		return -EBUSY;
 	ensure(list_empty(&bdev->channels));
 	list_remove(&bdev->link);
+	return 0;
+}
+
+int bdev_destroy(struct bdev *bdev)
+{
+	int rc = bdev_unregister(bdev);
+
+	if (rc < 0)
+		return rc;
+	if (bdev->ops->release != NULL)
+		bdev->ops->release(bdev);
 	bdev->ops->destroy(bdev);
 	return 0;
+}
+
+static unsigned int release_count;
+
+static void release_run(struct worker_job *job)
+{
+	struct bdev *bdev = container_of(job, struct bdev, release_job);
+
+	bdev->ops->release(bdev);
+}
+
+static void release_done(struct worker_job *job)
+{
+	struct bdev *bdev = container_of(job, struct bdev, release_job);
+	void (*done)(void *arg) = bdev->destroyed;
+	void *arg = bdev->destroyed_arg;
+
+	bdev->ops->destroy(bdev);
+	release_count--;
+	done(arg);
+	bdev_changes_check();
+}
+
+unsigned int bdev_release_count(void)
+{
+	return release_count;
+}
+
+void bdev_release(struct bdev *bdev, void (*done)(void *arg), void *arg)
+{
+	release_count++;
+	bdev->destroyed = done;
+	bdev->destroyed_arg = arg;
+	bdev->release_job.run = release_run;
+	bdev->release_job.done = release_done;
+	if (bdev->ops->release != NULL)
+		worker_submit(&bdev->release_job);
+	else
+		release_done(&bdev->release_job);
+}
+
+int bdev_destroy_start(struct bdev *bdev, void (*done)(void *arg), void *arg)
+{
+	int rc = bdev_unregister(bdev);
+
+	if (rc == 0)
+		bdev_release(bdev, done, arg);
+	return rc;
 }
 
 /* ---- opening ----------------------------------------------------------------------------- */
@@ -222,7 +283,7 @@ int bdev_open(const char *name, const char *owner, bool writable, struct bdev_op
 {
 	struct bdev *bdev = bdev_find(name);
 
-	if (bdev == NULL)
+	if (bdev == NULL || bdev->removing)
 		return -ENODEV;
 	if (writable && bdev->limits.read_only)
 		return -EROFS;
@@ -243,9 +304,37 @@ int bdev_open(const char *name, const char *owner, bool writable, struct bdev_op
 	return 0;
 }
 
+int bdev_activate(struct bdev_open *open)
+{
+	struct bdev *bdev = open->bdev;
+
+	if (bdev->active_count == 0 && bdev->ops->activate != NULL) {
+		int rc = bdev->ops->activate(bdev);
+		if (rc < 0)
+			return rc;
+	}
+	bdev->active_count++;
+	return 0;
+}
+
+void bdev_deactivate(struct bdev_open *open)
+{
+	struct bdev *bdev = open->bdev;
+
+	ensure(bdev->active_count > 0);
+	if (--bdev->active_count == 0 && bdev->ops->deactivate != NULL)
+		bdev->ops->deactivate(bdev);
+}
+
 void bdev_close(struct bdev_open *open)
 {
 	ensure(open->channel_count == 0);
 	list_remove(&open->link);
 	free(open);
+}
+
+void bdev_open_watch(struct bdev_open *open, bdev_event_fn fn, void *arg)
+{
+	open->event = fn;
+	open->event_arg = arg;
 }

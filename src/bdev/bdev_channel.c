@@ -27,35 +27,54 @@ static uint32_t type_mask(const struct bdev_open *open)
 	return mask;
 }
 
-int bdev_channel_alloc(struct bdev_open *open, struct reactor *reactor, struct bdev_channel **out)
+static struct bdev_channel *channel_memory(struct reactor *reactor, size_t ctx_bytes)
 {
-	struct bdev *bdev = open->bdev;
-	size_t size = sizeof(struct bdev_channel) + bdev->channel_ctx_bytes;
+	size_t size = sizeof(struct bdev_channel) + ctx_bytes;
 
 	size = (size + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
 	struct bdev_channel *channel = aligned_alloc(CACHE_LINE_BYTES, size);
 	if (channel == NULL)
-		return -ENOMEM;
+		return NULL;
 	memset(channel, 0, size);
-	channel->submit = bdev->ops->submit;
 	channel->reactor = reactor;
-	channel->size_bytes = bdev_size_bytes(bdev);
+	list_init(&channel->link);
+	return channel;
+}
+
+int bdev_channel_alloc(struct bdev_open *open, struct reactor *reactor, struct bdev_channel **out)
+{
+	struct bdev *bdev = open != NULL ? open->bdev : NULL;
+	struct bdev_channel *channel =
+		channel_memory(reactor, bdev != NULL ? bdev->channel_ctx_bytes : 0);
+
+	if (channel == NULL)
+		return -ENOMEM;
+	*out = channel;
+	channel->gone = bdev == NULL;
+	if (channel->gone)
+		return 0;
+	channel->submit = bdev->ops->submit;
+	/* A change of size under way reaches only the channels that were there when it began. */
+	channel->size_bytes = bdev->change.busy
+				      ? bdev->change.block_count * bdev->limits.block_size_bytes
+				      : bdev_size_bytes(bdev);
 	channel->block_mask = bdev->limits.block_size_bytes - 1;
 	channel->type_mask = type_mask(open);
 	channel->bdev = bdev;
 	channel->open = open;
 	open->channel_count++;
 	list_add_tail(&bdev->channels, &channel->link);
-	*out = channel;
 	return 0;
 }
 
 int bdev_channel_start(struct bdev_channel *channel)
 {
-	const struct bdev_ops *ops = channel->bdev->ops;
 	int rc = 0;
 
 	ensure(!channel->started);
+	if (channel->gone)
+		return 0;
+	const struct bdev_ops *ops = channel->bdev->ops;
 	if (ops->channel_get != NULL)
 		rc = ops->channel_get(channel);
 	channel->started = rc == 0;
@@ -64,9 +83,12 @@ int bdev_channel_start(struct bdev_channel *channel)
 
 void bdev_channel_stop(struct bdev_channel *channel)
 {
+	ensure(channel->inflight_count == 0);
+	/* Of a disk that is gone: put already, or never started. */
+	if (channel->gone && !channel->started)
+		return;
+	ensure(channel->started);
 	const struct bdev_ops *ops = channel->bdev->ops;
-
-	ensure(channel->started && channel->inflight_count == 0);
 	if (ops->channel_put != NULL)
 		ops->channel_put(channel);
 	channel->started = false;
@@ -89,11 +111,16 @@ static void stats_add(struct bdev_stats *sum, const struct bdev_stats *stats)
 
 void bdev_channel_free(struct bdev_channel *channel)
 {
-	ensure(!channel->started);
-	stats_add(&channel->bdev->stats_retired, &channel->stats);
-	channel->open->channel_count--;
-	list_remove(&channel->link);
-	free(channel);
+	if (channel->open != NULL) {
+		stats_add(&channel->bdev->stats_retired, &channel->stats);
+		channel->open->channel_count--;
+		list_remove(&channel->link);
+		channel->open = NULL;
+	}
+	/* A notice is on its way to or from the reactor: its memory goes with the answer. */
+	channel->notice.freed = channel->notice.busy;
+	if (!channel->notice.busy)
+		free(channel);
 }
 
 void bdev_get_stats(const struct bdev *bdev, struct bdev_stats *out)
@@ -111,6 +138,8 @@ static bool type_writes(enum bdev_io_type type)
 enum bdev_status bdev_io_check(const struct bdev_channel *channel, const struct bdev_io *io)
 {
 	ensure(io->type < BDEV_IO_TYPE_COUNT);
+	if (channel->gone)
+		return BDEV_STATUS_ABORTED;
 	if (type_writes(io->type) && !channel->open->writable)
 		return BDEV_STATUS_READ_ONLY;
 	if (((channel->type_mask >> io->type) & 1) == 0)

@@ -14,7 +14,7 @@ enum cli_exit {
 	CLI_EXIT_OK = 0,
 	CLI_EXIT_FAILED = 1,      /* the daemon answered with an error, or serving failed */
 	CLI_EXIT_USAGE = 2,       /* a wrong command line */
-	CLI_EXIT_UNREACHABLE = 3, /* no daemon, or it went away before it answered */
+	CLI_EXIT_UNREACHABLE = 3, /* no daemon, or no answer from it in time */
 };
 
 /* ---- options ----------------------------------------------------------------------------- */
@@ -62,9 +62,15 @@ char *cli_rpc_socket(const char *given);
 
 /* ---- the daemon -------------------------------------------------------------------------- */
 
+#define CLI_OPTION_TIMEOUT_HELP "how long to wait for the daemon's answer (60); 0: for ever"
+/* The value of --timeout, or the default for NULL. False: a message has been printed. */
+bool cli_parse_timeout(const char *text, unsigned int *timeout_s);
+
 /* Calls a method: CLI_EXIT_OK and *result (a new reference), or another code with a message
- * printed. params is taken over and may be NULL. */
-int cli_call(const char *socket_path, const char *method, json_t *params, json_t **result);
+ * printed. params is taken over and may be NULL. When no answer comes within timeout_s (0: no
+ * bound) the process ends with CLI_EXIT_UNREACHABLE. */
+int cli_call(const char *socket_path, unsigned int timeout_s, const char *method, json_t *params,
+	     json_t **result);
 
 /* ---- commands: main thread, argv[0] is the command --------------------------------------- */
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One JSON-RPC call to the daemon. Main thread; blocks. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/text.h"
 #include "cli/cli.h"
 
 static int unreachable(const char *socket_path, const char *what)
@@ -13,6 +15,51 @@ static int unreachable(const char *socket_path, const char *what)
 	fprintf(stderr, "sluice: cannot reach the daemon at %s: %s\n", socket_path, what);
 	return CLI_EXIT_UNREACHABLE;
 }
+
+/* ---- the timeout ------------------------------------------------------------------------- */
+
+#define TIMEOUT_S_DEFAULT 60
+#define TIMEOUT_S_MAX 86400
+
+static char timeout_text[512];
+
+bool cli_parse_timeout(const char *text, unsigned int *timeout_s)
+{
+	uint64_t value = TIMEOUT_S_DEFAULT;
+
+	if (text != NULL && text_parse_u64(text, TIMEOUT_S_MAX, &value) < 0) {
+		cli_usage("--timeout: must be a number of seconds up to %d, not \"%s\"",
+			  TIMEOUT_S_MAX, text);
+		return false;
+	}
+	*timeout_s = (unsigned int)value;
+	return true;
+}
+
+/* Whatever the process is waiting in: connect(), send() or read(). */
+static void timeout_expired(int number)
+{
+	ssize_t n = write(STDERR_FILENO, timeout_text, strlen(timeout_text));
+
+	(void)n;
+	_exit(CLI_EXIT_UNREACHABLE);
+}
+
+static void timeout_start(const char *socket_path, unsigned int timeout_s)
+{
+	const struct sigaction action = {.sa_handler = timeout_expired};
+
+	if (timeout_s == 0)
+		return;
+	snprintf(timeout_text, sizeof(timeout_text),
+		 "sluice: the daemon at %s did not answer within %u s (what was asked may still be "
+		 "done)\n",
+		 socket_path, timeout_s);
+	sigaction(SIGALRM, &action, NULL);
+	alarm(timeout_s);
+}
+
+/* ---- the call ---------------------------------------------------------------------------- */
 
 static int request_send(int fd, const char *method, json_t *params)
 {
@@ -59,9 +106,12 @@ static int answer_examine(const char *method, json_t *answer, json_t **result)
 	return CLI_EXIT_FAILED;
 }
 
-int cli_call(const char *socket_path, const char *method, json_t *params, json_t **result)
+int cli_call(const char *socket_path, unsigned int timeout_s, const char *method, json_t *params,
+	     json_t **result)
 {
 	json_error_t error;
+
+	timeout_start(socket_path, timeout_s);
 	int fd = fd_unix_connect(socket_path);
 	int rc;
 
@@ -72,6 +122,7 @@ int cli_call(const char *socket_path, const char *method, json_t *params, json_t
 	/* A daemon that refuses the connection has answered before it reads: look even then. */
 	(void)request_send(fd, method, params);
 	json_t *answer = json_load_callback(answer_read, &fd, JSON_DISABLE_EOF_CHECK, &error);
+	alarm(0);
 	if (answer == NULL)
 		rc = unreachable(socket_path, "the connection ended before an answer came");
 	else

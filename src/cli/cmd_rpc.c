@@ -7,9 +7,10 @@
 #include "control/rpc.h"
 #include "control/rpc_docs.h"
 
-enum { OPTION_RPC_SOCKET, OPTION_JSON, OPTION_DOCS };
+enum { OPTION_RPC_SOCKET, OPTION_TIMEOUT, OPTION_JSON, OPTION_DOCS };
 static const struct cli_option options[] = {
 	[OPTION_RPC_SOCKET] = {"rpc-socket", "PATH", "the daemon's RPC socket"},
+	[OPTION_TIMEOUT] = {"timeout", "SECONDS", CLI_OPTION_TIMEOUT_HELP},
 	[OPTION_JSON] = {"json", NULL, "print JSON (as this command always does)"},
 	/* Not shown in help. */
 	[OPTION_DOCS] = {"docs", NULL, "write docs/rpc.md to standard output"},
@@ -64,16 +65,18 @@ static bool params_parse(const char *text, json_t **params)
 
 static int method_call(const struct cli_args *args)
 {
+	unsigned int timeout_s;
 	json_t *params, *result;
 
-	if (!params_parse(args->positional_count > 1 ? args->positionals[1] : NULL, &params))
+	if (!cli_parse_timeout(args->values[OPTION_TIMEOUT], &timeout_s) ||
+	    !params_parse(args->positional_count > 1 ? args->positionals[1] : NULL, &params))
 		return CLI_EXIT_USAGE;
 	char *socket_path = cli_rpc_socket(args->values[OPTION_RPC_SOCKET]);
 	if (socket_path == NULL) {
 		json_decref(params);
 		return cli_usage("--rpc-socket: is required (XDG_RUNTIME_DIR is not set)");
 	}
-	int rc = cli_call(socket_path, args->positionals[0], params, &result);
+	int rc = cli_call(socket_path, timeout_s, args->positionals[0], params, &result);
 	if (rc == CLI_EXIT_OK) {
 		json_dumpf(result, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
 		putchar('\n');

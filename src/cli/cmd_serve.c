@@ -27,15 +27,17 @@ static const struct cli_option options[] = {
 	[OPTION_RUN_DIR] = {"run-dir", "DIR", "where sockets go: DIR/NAME for each controller"},
 	[OPTION_STATE_DIR] = {"state-dir", "DIR", "where the configuration is kept"},
 	[OPTION_RPC_SOCKET] = {"rpc-socket", "PATH", "the RPC socket; default RUN-DIR/sluice.sock"},
-	[OPTION_CONFIG] = {"config", "FILE",
-			   "a configuration in SPDK's format to add to the one that is kept"},
+	[OPTION_CONFIG] =
+		{"config", "FILE",
+		 "a configuration in SPDK's format for the first start: it is imported when "
+		 "the state directory has none yet, and not read after that"},
 	[OPTION_CORES] = {"cores", "CPUS",
 			  "the cores that serve, as 0,2-3 or 0xd; default: the first allowed one "
 			  "other than 0"},
 	[OPTION_POLL] = {"poll", "MODE", "adaptive (default), always or never"},
 	[OPTION_REBALANCE] = {"rebalance", "on|off",
 			      "move queues from hot cores to others; default: on"},
-	[OPTION_QUEUES] = {"queues", "N", "the most virtqueues of an IMAGE, 1 to 256"},
+	[OPTION_QUEUES] = {"queues", "N", "the virtqueues of an IMAGE, 1 to 256; default: 4"},
 	[OPTION_READ_ONLY] = {"read-only", NULL, "IMAGEs may only be read"},
 	[OPTION_CREATE] = {"create", "SIZE", "make IMAGEs that are missing, as 10G"},
 	[OPTION_LOG_LEVEL] = {"log-level", "LEVEL", "error, warn, info (default) or debug"},
@@ -76,7 +78,7 @@ static int parse_tuning(struct serve *serve)
 	const char *const *values = serve->args.values;
 	struct engine_options *engine = &serve->engine;
 	enum log_level level = LOG_LEVEL_INFO;
-	uint64_t queues = 0;
+	uint64_t queues = ENGINE_IMAGE_QUEUES_DEFAULT;
 
 	if (values[OPTION_CORES] != NULL &&
 	    text_parse_cpus(values[OPTION_CORES], engine->cores, REACTOR_CPU_WORDS) < 0)

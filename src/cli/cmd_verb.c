@@ -10,9 +10,10 @@
 #include "cli/verbs.h"
 #include "control/rpc.h"
 
-enum { OPTION_RPC_SOCKET, OPTION_JSON, OPTION_PARAMS };
+enum { OPTION_RPC_SOCKET, OPTION_TIMEOUT, OPTION_JSON, OPTION_PARAMS };
 static const struct cli_option common_options[] = {
 	[OPTION_RPC_SOCKET] = {"rpc-socket", "PATH", "the daemon's RPC socket"},
+	[OPTION_TIMEOUT] = {"timeout", "SECONDS", CLI_OPTION_TIMEOUT_HELP},
 	[OPTION_JSON] = {"json", NULL, "print the result as JSON"},
 };
 
@@ -138,6 +139,16 @@ static bool is_positional(const struct verb *verb, const char *name)
 	return false;
 }
 
+/* `sluice rpc` reaches parameters that are called as an option of every verb. */
+static bool is_common(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(common_options); i++) {
+		if (strcmp(common_options[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void options_build(const struct verb *verb, struct verb_options *built)
 {
 	const struct rpc_method *method = rpc_method_find(verb->method);
@@ -150,7 +161,7 @@ static void options_build(const struct verb *verb, struct verb_options *built)
 		const struct rpc_param *param = &method->params[i];
 		char *name = built->names[built->count];
 		if (param->offset == RPC_PARAM_IGNORED || is_positional(verb, param->name) ||
-		    strlen(param->name) >= sizeof(built->names[0]))
+		    is_common(param->name) || strlen(param->name) >= sizeof(built->names[0]))
 			continue;
 		ensure(built->count < CLI_OPTION_MAX);
 		strcpy(name, param->name);
@@ -287,10 +298,13 @@ static void result_print(const struct verb *verb, const json_t *result, bool jso
 static int verb_call(const struct verb *verb, const struct verb_options *built,
 		     const struct cli_args *args)
 {
+	unsigned int timeout_s;
 	char *socket_path;
 	json_t *result;
-	json_t *params = params_build(verb, built, args);
 
+	if (!cli_parse_timeout(args->values[OPTION_TIMEOUT], &timeout_s))
+		return CLI_EXIT_USAGE;
+	json_t *params = params_build(verb, built, args);
 	if (params == NULL)
 		return CLI_EXIT_USAGE;
 	socket_path = cli_rpc_socket(args->values[OPTION_RPC_SOCKET]);
@@ -298,7 +312,7 @@ static int verb_call(const struct verb *verb, const struct verb_options *built,
 		json_decref(params);
 		return cli_usage("--rpc-socket: is required (XDG_RUNTIME_DIR is not set)");
 	}
-	int rc = cli_call(socket_path, verb->method, params, &result);
+	int rc = cli_call(socket_path, timeout_s, verb->method, params, &result);
 	if (rc == CLI_EXIT_OK) {
 		result_print(verb, result, args->values[OPTION_JSON] != NULL);
 		json_decref(result);

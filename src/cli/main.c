@@ -38,7 +38,7 @@ static void help_print(FILE *out)
 		"Commands that talk to the daemon find it by --rpc-socket, by $SLUICE_RPC_SOCKET, "
 		"or in\n/run/sluice (as root) or $XDG_RUNTIME_DIR/sluice.\n\n"
 		"Exit codes: 0 done; 1 the daemon answered with an error; 2 wrong command line;\n"
-		"3 the daemon cannot be reached.\n");
+		"3 the daemon cannot be reached, or does not answer within --timeout.\n");
 }
 
 int main(int argc, char **argv)

@@ -5,14 +5,6 @@
 
 #include "cli/serve.h"
 
-/* For guests of a few virtual CPUs; any number up to what the controller offers works. */
-#define HINT_QUEUE_COUNT 4
-
-static uint32_t hint_queues(const struct engine_options *options)
-{
-	return options->queue_count > 0 ? options->queue_count : HINT_QUEUE_COUNT;
-}
-
 /* For a shell: in single quotes when there is anything that a shell would see. */
 static void print_quoted(const char *prefix, const char *path, bool comma_option)
 {
@@ -68,7 +60,7 @@ static void qemu_print(const struct engine_options *options)
 		printf(" \\\n  -chardev ");
 		print_quoted(prefix, options->images[i].socket_path, true);
 		printf(" \\\n  -device vhost-user-blk-pci,chardev=c%zu,num-queues=%u", i,
-		       hint_queues(options));
+		       options->queue_count);
 	}
 	printf("\n\n");
 }
@@ -84,7 +76,7 @@ static void libvirt_print(const struct engine_options *options)
 		printf("  <disk type='vhostuser' device='disk'>\n"
 		       "    <driver name='qemu' type='raw' queues='%u'/>\n"
 		       "    <source type='unix' path='",
-		       hint_queues(options));
+		       options->queue_count);
 		print_xml(options->images[i].socket_path);
 		printf("'/>\n"
 		       "    <target dev='vd%c' bus='virtio'/>\n"

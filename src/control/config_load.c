@@ -11,15 +11,30 @@
 #include "base/log.h"
 #include "control/config.h"
 #include "control/control.h"
+#include "control/openings.h"
 #include "reactor/reactor.h"
 
 #define RETRY_NS 50000000ull
+/* What a file gets to open even when the others have used up the time. */
+#define OPEN_NS_MIN 100000000ull
+
+/* An entry under way. */
+struct entry_call {
+	struct config_load *load; /* NULL: left behind */
+	struct control *control;
+	const char *origin;
+	char *subsystem;
+	json_t *entry;
+};
 
 struct config_load {
 	struct config_load_options options;
 	struct config_load_result result;
 	struct reactor_timer retry;
+	struct reactor_timer slow;
+	struct entry_call *call;
 	uint64_t deadline_ns;
+	uint64_t open_deadline_ns;
 	size_t subsystem_index;
 	size_t entry_index;
 	bool waiting; /* for an outcome or for the timer */
@@ -97,10 +112,16 @@ static void entry_failed(struct config_load *load, int code, const char *message
 		config_keep(&options->control->config, load_subsystem_name(load), entry, message);
 }
 
-static void entry_done(void *arg, json_t *result, int code, const char *message)
+static void entry_next(struct config_load *load)
 {
-	struct config_load *load = arg;
+	load->entry_index++;
+	load->waiting = false;
+	load_run(load);
+}
 
+static void entry_ended(struct config_load *load, json_t *result, int code, const char *message)
+{
+	reactor_timer_stop(&load->slow);
 	if (result == NULL && retry_wanted(load, code)) {
 		reactor_timer_start(load->options.control->reactors->control, &load->retry,
 				    RETRY_NS);
@@ -110,9 +131,95 @@ static void entry_done(void *arg, json_t *result, int code, const char *message)
 		load->result.done_count++;
 	else if (code != -EEXIST || !load->options.skip_existing)
 		entry_failed(load, code, message);
-	load->entry_index++;
-	load->waiting = false;
-	load_run(load);
+	entry_next(load);
+}
+
+/* ---- entries left behind ----------------------------------------------------------------- */
+
+static void late_retried(void *arg, json_t *result, int code, const char *message)
+{
+}
+
+static void late_ended(struct entry_call *call, json_t *result, int code, const char *message)
+{
+	struct control *control = call->control;
+	const char *name = config_entry_name(call->entry);
+
+	if (result != NULL) {
+		log_info("%s: the file of %s is open at last", call->origin, name);
+		/* Its controllers could not be made without it. */
+		rpc_call(control, "sluice_retry_config", NULL, RPC_ORIGIN_CLIENT, late_retried,
+			 NULL);
+		return;
+	}
+	if (control->changes.closed || code == -ECANCELED)
+		return;
+	log_error("%s: %s failed: %s (the entry is kept)", call->origin, name, message);
+	config_keep(&control->config, call->subsystem, call->entry, message);
+}
+
+static void slow_expired(struct reactor_timer *timer)
+{
+	struct config_load *load = container_of(timer, struct config_load, slow);
+	const char *name = config_entry_name(load->call->entry);
+
+	if (name == NULL || !opening_exists(name))
+		return;
+	if (!load->options.keep_failed) {
+		(void)opening_cancel(name);
+		return;
+	}
+	load->call->load = NULL;
+	load->call = NULL;
+	entry_failed(load, -ETIMEDOUT, "its file is still being opened");
+	entry_next(load);
+}
+
+static void slow_start(struct config_load *load)
+{
+	uint64_t now_ns = clock_ns();
+	uint64_t left_ns = load->open_deadline_ns > now_ns ? load->open_deadline_ns - now_ns : 0;
+
+	reactor_timer_start(load->options.control->reactors->control, &load->slow,
+			    MAX(left_ns, OPEN_NS_MIN));
+}
+
+/* ---- calls ------------------------------------------------------------------------------- */
+
+static void call_free(struct entry_call *call)
+{
+	json_decref(call->entry);
+	free(call->subsystem);
+	free(call);
+}
+
+static void call_done(void *arg, json_t *result, int code, const char *message)
+{
+	struct entry_call *call = arg;
+	struct config_load *load = call->load;
+
+	if (load == NULL) {
+		late_ended(call, result, code, message);
+	} else {
+		load->call = NULL;
+		entry_ended(load, result, code, message);
+	}
+	call_free(call);
+}
+
+static struct entry_call *call_create(struct config_load *load, json_t *entry)
+{
+	struct entry_call *call = calloc(1, sizeof(*call));
+
+	if (call == NULL || (call->subsystem = strdup(load_subsystem_name(load))) == NULL) {
+		free(call);
+		return NULL;
+	}
+	call->load = load;
+	call->control = load->options.control;
+	call->origin = load->options.origin;
+	call->entry = json_incref(entry);
+	return call;
 }
 
 /* ---- the walk ---------------------------------------------------------------------------- */
@@ -126,9 +233,19 @@ static void entry_run(struct config_load *load, json_t *entry)
 		load->entry_index++;
 		return;
 	}
+	struct entry_call *call = call_create(load, entry);
+	if (call == NULL) {
+		entry_failed(load, -ENOMEM, "out of memory");
+		load->entry_index++;
+		return;
+	}
 	load->waiting = true;
+	load->call = call;
 	rpc_call(load->options.control, method, json_object_get(entry, "params"), RPC_ORIGIN_CONFIG,
-		 entry_done, load);
+		 call_done, call);
+	/* load_run() is on the stack, so the load is still there. */
+	if (load->call != NULL)
+		slow_start(load);
 }
 
 static void load_finish(struct config_load *load)
@@ -165,7 +282,9 @@ int config_load_start(const struct config_load_options *options)
 		return -ENOMEM;
 	load->options = *options;
 	load->retry.fn = retry_expired;
+	load->slow.fn = slow_expired;
 	load->deadline_ns = clock_ns() + options->patience_ms * 1000000ull;
+	load->open_deadline_ns = clock_ns() + options->open_patience_ms * 1000000ull;
 	json_incref(load->options.root);
 	load_run(load);
 	return 0;

@@ -27,6 +27,10 @@ struct config_load_options {
 	/* Entries that find their storage busy are tried again for that long: after a crash the
 	 * kernel may hold our predecessor's locks for a moment. */
 	unsigned int patience_ms;
+	/* Files may take that long to open, all together. One that takes longer is given up, or,
+	 * with keep_failed, left behind: the walk goes on, and when it opens after all, the entries
+	 * that failed are tried again. */
+	unsigned int open_patience_ms;
 	void (*done)(void *arg, const struct config_load_result *result);
 	void *arg;
 };

@@ -17,6 +17,7 @@
 #include "control/config_load.h"
 #include "control/controllers.h"
 #include "control/objects.h"
+#include "control/openings.h"
 #include "control/rpc_server.h"
 
 /* How long entries of the configuration may wait for storage that a predecessor still holds. */
@@ -53,6 +54,20 @@ static int state_open(struct control *control, char *error, size_t error_bytes)
 	return rc == -ENOENT ? 0 : rc;
 }
 
+/* Imported once: at the next start it would bring back what was deleted, and make what it does not
+ * name a second time. */
+static int seed_read(struct control *control, char *error, size_t error_bytes)
+{
+	const char *path = control->options.config_file;
+
+	if (control->initial == NULL)
+		return config_file_read(path, &control->seed, error, error_bytes);
+	log_info("--config %s: not read, for there is a configuration in %s already "
+		 "(`sluice rpc load_config - < FILE` adds to it)",
+		 path, control->config.path);
+	return 0;
+}
+
 static int listen_open(struct control *control, char *error, size_t error_bytes)
 {
 	const char *path = control->options.rpc_socket;
@@ -84,7 +99,7 @@ int control_create(const struct control_options *options, struct control **out, 
 	rpc_changes_init(&control->changes);
 	rc = state_open(control, error, error_bytes);
 	if (rc == 0 && options->config_file != NULL)
-		rc = config_file_read(options->config_file, &control->seed, error, error_bytes);
+		rc = seed_read(control, error, error_bytes);
 	if (rc == 0)
 		rc = listen_open(control, error, error_bytes);
 	if (rc < 0) {
@@ -147,7 +162,6 @@ static void start_seeded(void *arg, const struct config_load_result *result)
 }
 
 static void start_load(struct control *control, json_t *root, const char *origin,
-		       bool skip_existing,
 		       void (*done)(void *arg, const struct config_load_result *result))
 {
 	const struct config_load_options options = {
@@ -155,8 +169,10 @@ static void start_load(struct control *control, json_t *root, const char *origin
 		.root = root,
 		.origin = origin,
 		.keep_failed = true,
-		.skip_existing = skip_existing,
+		/* An IMAGE of the command line may have the name of an entry. */
+		.skip_existing = true,
 		.patience_ms = START_PATIENCE_MS,
+		.open_patience_ms = START_PATIENCE_MS,
 		.done = done,
 		.arg = control,
 	};
@@ -172,11 +188,7 @@ static void start_restored(void *arg, const struct config_load_result *result)
 
 	log_info("configuration %s: %u entries restored, %u failed", control->config.path,
 		 result->done_count, result->failed_count);
-	if (control->seed != NULL)
-		start_load(control, control->seed, control->options.config_file, true,
-			   start_seeded);
-	else
-		start_end(control, 0);
+	start_end(control, 0);
 }
 
 void control_start(struct control *control, const struct reactor_set *reactors,
@@ -186,10 +198,9 @@ void control_start(struct control *control, const struct reactor_set *reactors,
 	control->done = done;
 	control->arg = arg;
 	if (control->initial != NULL)
-		start_load(control, control->initial, control->config.path, false, start_restored);
+		start_load(control, control->initial, control->config.path, start_restored);
 	else if (control->seed != NULL)
-		start_load(control, control->seed, control->options.config_file, true,
-			   start_seeded);
+		start_load(control, control->seed, control->options.config_file, start_seeded);
 	else
 		start_end(control, 0);
 }
@@ -203,21 +214,35 @@ static void stop_server_done(void *arg)
 	control->stopped(control->arg);
 }
 
-static void stop_controllers_gone(void *arg)
+/* All controllers are gone. Bdevs go one after the other; those whose end may block, on a worker.
+ */
+static void stop_next_bdev(void *arg)
 {
 	struct control *control = arg;
 	struct bdev *bdev;
 
 	while ((bdev = bdev_next(NULL)) != NULL) {
-		int rc = bdev_destroy(bdev);
+		bool blocks = bdev->ops->release != NULL;
+		int rc = blocks ? bdev_destroy_start(bdev, stop_next_bdev, control)
+				: bdev_destroy(bdev);
 		ensure(rc == 0);
+		if (blocks)
+			return;
 	}
 	/* Last: calls under way, such as deletions, have ended by now, and were answered. */
 	rpc_server_stop(control->server, stop_server_done, control);
 }
 
+/* Removals and changes of size wait for I/O, all of which has ended by now. */
+static void stop_controllers_gone(void *arg)
+{
+	bdev_changes_wait(stop_next_bdev, arg);
+}
+
 static void stop_changes_idle(void *arg)
 {
+	/* While those who wait for them can still be told. */
+	opening_cancel_all();
 	controllers_delete_all(stop_controllers_gone, arg);
 }
 
@@ -226,4 +251,6 @@ void control_stop(struct control *control, void (*stopped)(void *arg), void *arg
 	control->stopped = stopped;
 	control->arg = arg;
 	rpc_changes_close(&control->changes, stop_changes_idle, control);
+	/* A change under way, loading a configuration, may wait for one. */
+	opening_cancel_all();
 }

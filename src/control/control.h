@@ -20,7 +20,7 @@ struct control_options {
 	const char *run_dir;   /* where controllers get their sockets */
 	const char *state_dir; /* NULL: nothing is kept */
 	const char *rpc_socket;
-	const char *config_file; /* loaded at start on top of what is kept; may be NULL */
+	const char *config_file; /* carried out if nothing is kept yet; may be NULL */
 	json_t *status;          /* what sluice_get_status shows of the options; borrowed */
 };
 
@@ -31,7 +31,7 @@ struct control {
 	struct rpc_changes changes;
 	struct rpc_server *server;
 	json_t *initial; /* what was found in state_dir */
-	json_t *seed;    /* what was found in config_file */
+	json_t *seed;    /* what was found in config_file; NULL with initial */
 	int lock_fd;
 	uint64_t start_ns;
 	unsigned int load_count; /* at start: files still to be carried out */

@@ -14,6 +14,7 @@ struct rpc_method_list {
 };
 extern const struct rpc_method_list methods_bdev_create;
 extern const struct rpc_method_list methods_bdev_delete;
+extern const struct rpc_method_list methods_bdev_resize;
 extern const struct rpc_method_list methods_bdev;
 extern const struct rpc_method_list methods_vhost;
 extern const struct rpc_method_list methods_placement;
@@ -24,5 +25,9 @@ extern const struct rpc_method_list methods_config;
 
 /* The name under which SPDK's tools know the kind of a bdev: "malloc", "uring", ... */
 const char *bdev_kind(const struct bdev *bdev);
+/* The bdev of that name and kind (NULL: any). NULL: an error was replied, which names the method
+ * "bdev_KIND_verb" that would do. */
+struct bdev *bdev_of_kind(struct rpc_request *request, const char *name, const char *kind,
+			  const char *verb);
 
 #endif

@@ -7,9 +7,11 @@
 #include "backends/file/bdev_file.h"
 #include "backends/memory/bdev_memory.h"
 #include "backends/null/bdev_null.h"
+#include "base/assert.h"
 #include "control/change.h"
 #include "control/methods.h"
 #include "control/objects.h"
+#include "control/openings.h"
 
 /* So that every size in bytes fits a signed 64-bit number, which is what JSON has here. */
 #define BLOCK_COUNT_MAX (INT64_MAX / 4096)
@@ -72,6 +74,11 @@ static bool geometry_check(struct rpc_request *request, struct geometry *geometr
 /* False: replied. */
 static bool identity_check(struct rpc_request *request, const char *name, const char *uuid)
 {
+	if (opening_exists(name)) {
+		rpc_reply_error(request, -EBUSY,
+				"name: bdev %s is being created: its file is not open yet", name);
+		return false;
+	}
 	if (bdev_find(name) != NULL) {
 		rpc_reply_error(request, -EEXIST, "name: there is a bdev %s already", name);
 		return false;
@@ -83,14 +90,22 @@ static bool identity_check(struct rpc_request *request, const char *name, const 
 	return true;
 }
 
+static void undo_done(void *arg)
+{
+	struct rpc_request *request = arg;
+
+	rpc_reply_unsaved(request, request->note);
+}
+
 static void created_saved(struct rpc_request *request, const char *name, int rc)
 {
 	if (rc == 0) {
 		rpc_reply(request, json_string(name));
 		return;
 	}
-	(void)bdev_destroy(bdev_find(name));
-	rpc_reply_unsaved(request, rc);
+	request->note = rc;
+	rc = bdev_destroy_start(bdev_find(name), undo_done, request);
+	ensure(rc == 0); /* nobody can have opened it: this is still its turn */
 }
 
 static void created(struct rpc_request *request, const struct bdev *bdev)
@@ -259,14 +274,12 @@ struct file_args {
 	uint32_t block_size;
 	bool readonly;
 	bool buffered;
+	bool migratable;
 };
 
 static void file_create(struct rpc_request *request, const struct file_args *a,
 			enum bdev_file_dialect dialect)
 {
-	char error[RPC_ERROR_BYTES] = "";
-	struct bdev *bdev;
-
 	if (!identity_check(request, a->name, a->uuid) ||
 	    (a->block_size != 0 && !block_size_check(request, a->block_size)))
 		return;
@@ -277,13 +290,10 @@ static void file_create(struct rpc_request *request, const struct file_args *a,
 		.block_size_bytes = a->block_size,
 		.read_only = a->readonly,
 		.buffered = a->buffered,
+		.migratable = a->migratable,
 		.dialect = dialect,
 	};
-	int rc = bdev_file_create(&options, &bdev, error, sizeof(error));
-	if (rc < 0)
-		rpc_reply_error(request, rc, "%s", error[0] != '\0' ? error : strerror(-rc));
-	else
-		created(request, bdev);
+	opening_start(request, &options, created);
 }
 
 static void uring_create(struct rpc_request *request, const void *args)
@@ -296,33 +306,39 @@ static void aio_create(struct rpc_request *request, const void *args)
 	file_create(request, args, BDEV_FILE_AIO);
 }
 
-#define PARAMS_FILE                                                                         \
-	{.name = "name",                                                                    \
-	 .type = RPC_TYPE_NAME,                                                             \
-	 .required = true,                                                                  \
-	 .offset = offsetof(struct file_args, name),                                        \
-	 .help = "Name of the new bdev."},                                                  \
-		{.name = "filename",                                                        \
-		 .type = RPC_TYPE_STRING,                                                   \
-		 .required = true,                                                          \
-		 .offset = offsetof(struct file_args, filename),                            \
-		 .min = 1,                                                                  \
-		 .help = "Path of the regular file or block device."},                      \
-		{.name = "block_size",                                                      \
-		 .type = RPC_TYPE_U32,                                                      \
-		 .offset = offsetof(struct file_args, block_size),                          \
-		 .max = 4096,                                                               \
-		 .help = "Logical block size in bytes: 512 or 4096. Absent or 0: what the " \
-			 "storage has."},                                                   \
-		PARAM_UUID(struct file_args),                                               \
-		{.name = "readonly",                                                        \
-		 .type = RPC_TYPE_BOOL,                                                     \
-		 .offset = offsetof(struct file_args, readonly),                            \
-		 .help = "Open the storage for reading only."},                             \
-	{                                                                                   \
-		.name = "buffered", .type = RPC_TYPE_BOOL,                                  \
-		.offset = offsetof(struct file_args, buffered),                             \
-		.help = "Go through the page cache even where O_DIRECT works."              \
+#define PARAMS_FILE                                                                                \
+	{.name = "name",                                                                           \
+	 .type = RPC_TYPE_NAME,                                                                    \
+	 .required = true,                                                                         \
+	 .offset = offsetof(struct file_args, name),                                               \
+	 .help = "Name of the new bdev."},                                                         \
+		{.name = "filename",                                                               \
+		 .type = RPC_TYPE_STRING,                                                          \
+		 .required = true,                                                                 \
+		 .offset = offsetof(struct file_args, filename),                                   \
+		 .min = 1,                                                                         \
+		 .help = "Path of the regular file or block device."},                             \
+		{.name = "block_size",                                                             \
+		 .type = RPC_TYPE_U32,                                                             \
+		 .offset = offsetof(struct file_args, block_size),                                 \
+		 .max = 4096,                                                                      \
+		 .help = "Logical block size in bytes: 512 or 4096. Absent or 0: what the "        \
+			 "storage has."},                                                          \
+		PARAM_UUID(struct file_args),                                                      \
+		{.name = "readonly",                                                               \
+		 .type = RPC_TYPE_BOOL,                                                            \
+		 .offset = offsetof(struct file_args, readonly),                                   \
+		 .help = "Open the storage for reading only."},                                    \
+		{.name = "buffered",                                                               \
+		 .type = RPC_TYPE_BOOL,                                                            \
+		 .offset = offsetof(struct file_args, buffered),                                   \
+		 .help = "Go through the page cache even where O_DIRECT works."},                  \
+	{                                                                                          \
+		.name = "migratable", .type = RPC_TYPE_BOOL,                                       \
+		.offset = offsetof(struct file_args, migratable),                                  \
+		.help = "Hold the lock on the file only while a guest is being served, so that a " \
+			"second "                                                                  \
+			"daemon can open it for a live migration."                                 \
 	}
 
 static const struct rpc_param uring_params[] = {PARAMS_FILE};

@@ -57,6 +57,9 @@ static const struct rpc_param get_config_params[] = {
 	 .help = "Name of the subsystem."},
 };
 
+/* How long all the files of a configuration together may take to open. */
+#define OPEN_PATIENCE_MS 10000
+
 /* ---- load_config ------------------------------------------------------------------------- */
 
 struct load_config_args {
@@ -97,6 +100,7 @@ static void load_root(struct rpc_request *request, json_t *root, bool keep_faile
 		.root = root,
 		.origin = request->method->name,
 		.keep_failed = keep_failed,
+		.open_patience_ms = OPEN_PATIENCE_MS,
 		.done = done,
 		.arg = request,
 	};

@@ -42,7 +42,7 @@ static json_t *bdevs_generate(const char *skip)
 	json_t *entries = json_array();
 
 	for (struct bdev *b = bdev_next(NULL); b != NULL; b = bdev_next(b)) {
-		if (!skipped(b->name, skip) && bdev_append(entries, b) < 0) {
+		if (!b->removing && !skipped(b->name, skip) && bdev_append(entries, b) < 0) {
 			json_decref(entries);
 			return NULL;
 		}
@@ -58,7 +58,8 @@ static json_t *controllers_generate(const char *skip)
 	while ((c = vhost_controller_next(c)) != NULL) {
 		const char *method;
 		const char *name = vhost_controller_name(c);
-		if (skipped(name, skip) || controllers_deleting(name))
+		if (skipped(name, skip) || controllers_deleting(name) ||
+		    vhost_controller_is_orphan(c))
 			continue;
 		json_t *params = vhost_controller_config(c, &method);
 		if (entry_append(entries, method, params) < 0) {

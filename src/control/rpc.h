@@ -79,6 +79,8 @@ struct rpc_request {
 	rpc_done_fn done;
 	void *arg;
 	bool holds_change;
+	void (*step)(struct rpc_request *request, void *arg); /* NULL: the method's handler */
+	void *step_arg;
 	_Alignas(max_align_t) char args[];
 };
 
@@ -90,6 +92,10 @@ void rpc_reply_error(struct rpc_request *request, int code, const char *fmt, ...
  * request gives up its turn, and the next change begins with rpc_changes_next(). The result is NULL
  * for a request that has none. */
 struct rpc_changes *rpc_change_detach(struct rpc_request *request);
+/* For a change that gave up its turn while it prepared something: step is called when it has a turn
+ * again, maybe at once. Not after rpc_changes_close(). */
+void rpc_change_attach(struct rpc_request *request,
+		       void (*step)(struct rpc_request *request, void *arg), void *arg);
 
 /* ---- the queue of changes ---------------------------------------------------------------- */
 

@@ -13,7 +13,10 @@
 
 static void request_run(struct rpc_request *request)
 {
-	request->method->handler(request, request->args);
+	if (request->step != NULL)
+		request->step(request, request->step_arg);
+	else
+		request->method->handler(request, request->args);
 }
 
 /* ---- changes run one at a time ----------------------------------------------------------- */
@@ -85,6 +88,20 @@ struct rpc_changes *rpc_change_detach(struct rpc_request *request)
 
 	request->holds_change = false;
 	return held ? &request->control->changes : NULL;
+}
+
+void rpc_change_attach(struct rpc_request *request,
+		       void (*step)(struct rpc_request *request, void *arg), void *arg)
+{
+	ensure(!request->holds_change);
+	request->step = step;
+	request->step_arg = arg;
+	if (request->origin == RPC_ORIGIN_CLIENT) {
+		ensure(!request->control->changes.closed);
+		changes_add(&request->control->changes, request);
+	} else {
+		request_run(request);
+	}
 }
 
 /* ---- outcome ----------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -20,12 +21,18 @@
 /* Opening files, mapping guests and saving the configuration may block at the same time. */
 #define WORKER_COUNT 4
 
+/* How long the end waits for files that were being opened. */
+#define WORKERS_PATIENCE_NS 2000000000ull
+#define WORKERS_STEP_NS 1000000ull
+
 struct engine {
 	const struct engine_options *options;
 	struct reactor_set reactors;
 	struct control *control;
 	struct engine_signals signals;
 	struct reactor_msg first; /* of the control reactor */
+	struct reactor_timer workers_timer;
+	uint64_t workers_deadline_ns;
 	unsigned int started_count;
 	bool workers;
 	bool serving; /* the start has come to its end, well or not */
@@ -47,11 +54,31 @@ static void raise_file_limit(void)
 
 /* ---- stop -------------------------------------------------------------------------------- */
 
+/* What is left on the workers is files that nobody waits for any more. One that sits on a dead
+ * mount would be joined for ever. */
+static void workers_check(struct reactor_timer *timer)
+{
+	struct engine *engine = container_of(timer, struct engine, workers_timer);
+
+	if (worker_pending_count() == 0) {
+		reactor_stop(engine->reactors.control);
+		return;
+	}
+	if (clock_ns() > engine->workers_deadline_ns) {
+		log_warn("the kernel still holds on to a file that was being opened: ending "
+			 "without it");
+		_exit(engine->rc < 0 ? 1 : 0);
+	}
+	reactor_timer_start(engine->reactors.control, timer, WORKERS_STEP_NS);
+}
+
 static void control_stopped(void *arg)
 {
 	struct engine *engine = arg;
 
-	reactor_stop(engine->reactors.control);
+	engine->workers_timer.fn = workers_check;
+	engine->workers_deadline_ns = clock_ns() + WORKERS_PATIENCE_NS;
+	workers_check(&engine->workers_timer);
 }
 
 static void engine_stop(struct engine *engine)
@@ -92,18 +119,25 @@ static void start_done(void *arg, int rc)
 	engine_stop(engine);
 }
 
+static void images_done(void *arg, int rc)
+{
+	struct engine *engine = arg;
+
+	if (rc == 0) {
+		control_start(engine->control, &engine->reactors, start_done, engine);
+		return;
+	}
+	engine->rc = rc;
+	engine->serving = true;
+	engine->stopping = true;
+	engine_stop(engine);
+}
+
 static void start_first(struct reactor_msg *msg)
 {
 	struct engine *engine = container_of(msg, struct engine, first);
 
-	engine->rc = engine_images_create(engine->options);
-	if (engine->rc < 0) {
-		engine->serving = true;
-		engine->stopping = true;
-		engine_stop(engine);
-		return;
-	}
-	control_start(engine->control, &engine->reactors, start_done, engine);
+	engine_images_start(engine->options, images_done, engine);
 }
 
 /* ---- start, before any reactor runs ------------------------------------------------------ */

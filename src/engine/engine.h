@@ -12,6 +12,9 @@
 
 #include "reactor/reactor.h"
 
+/* For guests of a few virtual CPUs. */
+#define ENGINE_IMAGE_QUEUES_DEFAULT 4
+
 /* A disk served without any configuration. */
 struct engine_image {
 	char *path; /* absolute */
@@ -30,7 +33,7 @@ struct engine_options {
 
 	const struct engine_image *images;
 	size_t image_count;
-	uint32_t queue_count; /* of images; 0: the default */
+	uint32_t queue_count; /* of images, 1 to VHOST_QUEUE_MAX */
 	bool read_only;
 
 	/* Called once everything is served, on the control thread. May be NULL. */

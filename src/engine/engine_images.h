@@ -6,8 +6,9 @@
 
 #include "engine/engine.h"
 
-/* Makes bdev and controller of every image: 0, or -errno with a log line (what was made so far
- * stays, and ends with the engine). */
-int engine_images_create(const struct engine_options *options);
+/* Makes bdev and controller of every image, then calls done: with 0, or with -errno after a log
+ * line (what was made so far stays, and ends with the engine). options must live until then. */
+void engine_images_start(const struct engine_options *options, void (*done)(void *arg, int rc),
+			 void *arg);
 
 #endif

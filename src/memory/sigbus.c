@@ -38,12 +38,15 @@ static struct guard *find_guard(uintptr_t addr)
 	return NULL;
 }
 
-static void die_by_default(int signo)
+static void die_by_default(int signo, const siginfo_t *info)
 {
 	struct sigaction action = {.sa_handler = SIG_DFL};
 
 	/* Returning runs the instruction again, which now kills the process with a core. */
 	sigaction(signo, &action, NULL);
+	/* One that was sent has no such instruction; it comes again when we return. */
+	if (info->si_code <= 0)
+		raise(signo);
 }
 
 /* Puts zero pages from the faulting page to the end: one fault a mapping, not one a page. A
@@ -70,12 +73,8 @@ static void on_sigbus(int signo, siginfo_t *info, void *context)
 	struct guard *guard = info->si_code == BUS_ADRERR ? find_guard(addr) : NULL;
 
 	(void)context;
-	if (guard == NULL) {
-		die_by_default(signo);
-		return;
-	}
-	if (!patch_over(guard, addr)) {
-		die_by_default(signo);
+	if (guard == NULL || !patch_over(guard, addr)) {
+		die_by_default(signo, info);
 		return;
 	}
 	store_relaxed(guard->faulted, true);

@@ -56,6 +56,8 @@ static void unlink_poller(struct reactor *reactor, struct poller *poller)
 {
 	if (reactor->cursor == &poller->link)
 		reactor->cursor = poller->link.next;
+	if (reactor->polled == poller)
+		reactor->polled = NULL;
 	list_remove(&poller->link);
 	if (poller->active)
 		counter_add(&reactor->stats.active_poller_count, -1);
@@ -65,7 +67,9 @@ static void activate(struct reactor *reactor, struct poller *poller)
 {
 	poller->active = true;
 	poller->last_work_ticks = reactor->hot.now_ticks;
-	list_add_tail(&reactor->active, &poller->link);
+	/* In front of a walk that may be under way, which would otherwise not end as long as its
+	 * pollers activate each other. The next iteration begins with it. */
+	list_add_head(&reactor->active, &poller->link);
 	counter_add(&reactor->stats.active_poller_count, 1);
 }
 
@@ -101,12 +105,14 @@ void poller_wake(struct poller *poller)
 
 static void try_park(struct reactor *reactor, struct poller *poller)
 {
-	if (!poller->park(poller)) {
+	bool parks = poller->park(poller);
+
+	if (reactor->polled != poller)
+		return;
+	if (!parks) {
 		poller->last_work_ticks = reactor->hot.now_ticks;
 		return;
 	}
-	if (poller->reactor != reactor || !poller->active)
-		return;
 	unlink_poller(reactor, poller);
 	poller->active = false;
 	list_add_tail(&reactor->parked, &poller->link);
@@ -133,15 +139,18 @@ static unsigned int run_pollers(struct reactor *reactor)
 	while (reactor->cursor != &reactor->active) {
 		struct poller *poller = list_entry(reactor->cursor, struct poller, link);
 		reactor->cursor = reactor->cursor->next;
+		reactor->polled = poller;
 		unsigned int n = poller->poll(poller);
-		if (n > 0) {
+		work += n;
+		if (unlikely(reactor->polled != poller))
+			continue;
+		if (n > 0)
 			poller->last_work_ticks = reactor->hot.now_ticks;
-			work += n;
-		} else if (poller->park != NULL && poller->active && is_quiet(reactor, poller)) {
+		else if (poller->park != NULL && is_quiet(reactor, poller))
 			try_park(reactor, poller);
-		}
 	}
 	reactor->cursor = NULL;
+	reactor->polled = NULL;
 	return work;
 }
 
@@ -149,19 +158,34 @@ static unsigned int run_pollers(struct reactor *reactor)
 
 static unsigned int run_deferred(struct reactor *reactor)
 {
-	unsigned int count = 0;
 	struct reactor_hot *hot = &reactor->hot;
+	uint64_t iteration = reactor->stats.iteration_count + 1;
+	struct reactor_deferred *again = NULL;
+	struct reactor_deferred **again_last = &again;
+	unsigned int count = 0;
 
 	/* What is added meanwhile runs too: a submission may complete inline, and a completion
-	 * wants to be published. */
+	 * wants to be published. But nothing runs twice: what waits for a poller or a message would
+	 * wait for ever. */
 	while (hot->deferred_first != NULL) {
 		struct reactor_deferred *deferred = hot->deferred_first;
 		hot->deferred_first = deferred->next;
 		if (hot->deferred_first == NULL)
 			hot->deferred_last = &hot->deferred_first;
+		if (unlikely(deferred->iteration == iteration)) {
+			deferred->next = NULL;
+			*again_last = deferred;
+			again_last = &deferred->next;
+			continue;
+		}
+		deferred->iteration = iteration;
 		deferred->queued = false;
 		deferred->fn(deferred);
 		count++;
+	}
+	if (unlikely(again != NULL)) {
+		hot->deferred_first = again;
+		hot->deferred_last = again_last;
 	}
 	return count;
 }
@@ -174,13 +198,17 @@ static void sleep_until_event(struct reactor *reactor)
 
 	if (!reactor_begin_sleep(reactor))
 		return;
+	store_release(&reactor->asleep_since_ticks, start);
 	reactor_events_fetch(reactor, reactor_timer_wait_ms(reactor));
 	reactor_end_sleep(reactor);
+	/* Partner: reactor_get_stats(). A reader that sees any of the sums below sees this too. */
+	store_relaxed(&reactor->asleep_since_ticks, 0);
 	/* The iteration goes on as if it began now: sleeping is not part of its work. */
 	uint64_t now = ticks_now();
-	counter_add(&reactor->stats.idle_ticks, now - start);
-	counter_add(&reactor->stats.sleep_ticks, now - start);
-	counter_add(&reactor->stats.sleep_count, 1);
+	struct reactor_stats *stats = &reactor->stats;
+	store_release(&stats->idle_ticks, stats->idle_ticks + (now - start));
+	store_release(&stats->sleep_ticks, stats->sleep_ticks + (now - start));
+	counter_add(&stats->sleep_count, 1);
 	reactor->hot.now_ticks = now;
 }
 
@@ -329,10 +357,20 @@ enum reactor_poll_mode reactor_mode(const struct reactor *reactor)
 void reactor_get_stats(const struct reactor *reactor, struct reactor_stats *out)
 {
 	const struct reactor_stats *stats = &reactor->stats;
+	uint64_t since, asleep;
 
+	/* The sleep under way is not in the sums yet, and may last for hours. Once more if it
+	 * ended meanwhile: it must not be counted twice. */
+	do {
+		since = load_acquire(&reactor->asleep_since_ticks);
+		uint64_t now = ticks_now();
+		asleep = since != 0 && now > since ? now - since : 0;
+		out->idle_ticks = load_acquire(&stats->idle_ticks);
+		out->sleep_ticks = load_acquire(&stats->sleep_ticks);
+	} while (since != load_relaxed(&reactor->asleep_since_ticks));
+	out->idle_ticks += asleep;
+	out->sleep_ticks += asleep;
 	out->busy_ticks = load_relaxed(&stats->busy_ticks);
-	out->idle_ticks = load_relaxed(&stats->idle_ticks);
-	out->sleep_ticks = load_relaxed(&stats->sleep_ticks);
 	out->iteration_count = load_relaxed(&stats->iteration_count);
 	out->sleep_count = load_relaxed(&stats->sleep_count);
 	out->message_count = load_relaxed(&stats->message_count);

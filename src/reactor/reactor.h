@@ -61,7 +61,8 @@ struct poller {
 };
 /* Makes the poller known and active. */
 void poller_start(struct reactor *reactor, struct poller *poller);
-/* Takes it off, active or parked. It may be started again. Legal inside any callback. */
+/* Takes it off, active or parked. It may be started again, or freed. Legal inside any callback, its
+ * own too. */
 void poller_stop(struct poller *poller);
 /* Puts a parked poller back on the active list; harmless on an active one. */
 void poller_wake(struct poller *poller);
@@ -70,10 +71,11 @@ void poller_wake(struct poller *poller);
 
 /* Runs once at the end of the current iteration, after all pollers: for what wants to be done
  * once a batch (submit to the kernel, publish a used index). Adding it again before it ran does
- * nothing. Counts as work. */
+ * nothing; added while or after it ran, it runs in the next iteration. Counts as work. */
 struct reactor_deferred {
 	struct reactor_deferred *next;
 	void (*fn)(struct reactor_deferred *deferred);
+	uint64_t iteration; /* of the last run */
 	bool queued;
 };
 static inline void reactor_defer(struct reactor *reactor, struct reactor_deferred *deferred);
@@ -139,7 +141,8 @@ enum reactor_poll_mode reactor_mode(const struct reactor *reactor);
 /* Ticks at the start of the current iteration: a clock that costs nothing. */
 static inline uint64_t reactor_now_ticks(const struct reactor *reactor);
 
-/* Any thread; each field is read atomically, the set of them is not. */
+/* Any thread; each field is read atomically, the set of them is not. A sleep under way counts up
+ * to now. */
 struct reactor_stats {
 	uint64_t busy_ticks;  /* iterations that found work */
 	uint64_t idle_ticks;  /* iterations that found none, and sleeping */

@@ -12,10 +12,11 @@
 
 struct reactor {
 	struct reactor_hot hot;
-	struct list active;  /* pollers polled every iteration */
-	struct list parked;  /* pollers that wait for a notification */
-	struct list *cursor; /* the poller after the one being polled */
-	struct list timers;  /* by due time */
+	struct list active;    /* pollers polled every iteration */
+	struct list parked;    /* pollers that wait for a notification */
+	struct list *cursor;   /* the poller after the one being polled */
+	struct poller *polled; /* the one being polled; NULL once it was stopped */
+	struct list timers;    /* by due time */
 	uint64_t quiet_ticks;
 	uint64_t epoll_period_ticks;
 	uint64_t last_epoll_ticks;
@@ -33,6 +34,7 @@ struct reactor {
 
 	/* Written by the reactor, read by anybody. */
 	struct reactor_stats stats CACHE_ALIGNED;
+	uint64_t asleep_since_ticks; /* 0: awake */
 
 	/* Written by other threads. */
 	struct reactor_msg *mailbox CACHE_ALIGNED; /* newest first */

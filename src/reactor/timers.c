@@ -3,6 +3,7 @@
 #include <limits.h>
 
 #include "base/clock.h"
+#include "base/range.h"
 #include "reactor/reactor_impl.h"
 
 void reactor_timer_stop(struct reactor_timer *timer)
@@ -14,10 +15,12 @@ void reactor_timer_stop(struct reactor_timer *timer)
 void reactor_timer_start(struct reactor *reactor, struct reactor_timer *timer, uint64_t delay_ns)
 {
 	struct list *before = &reactor->timers;
+	uint64_t now = ticks_now();
+	uint64_t delay_ticks = ns_to_ticks(delay_ns);
 
 	reactor_timer_stop(timer);
 	timer->reactor = reactor;
-	timer->due_ticks = ticks_now() + ns_to_ticks(delay_ns);
+	timer->due_ticks = range_valid(now, delay_ticks) ? now + delay_ticks : UINT64_MAX;
 	list_for_each (node, &reactor->timers) {
 		if (list_entry(node, struct reactor_timer, link)->due_ticks > timer->due_ticks) {
 			before = node;

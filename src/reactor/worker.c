@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A few threads that run blocking jobs in the order submitted. */
+/* Threads that take blocking jobs in the order submitted. */
 #include "reactor/worker.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
 
 #include "base/assert.h"
 
@@ -13,8 +11,10 @@ static struct {
 	pthread_cond_t some;
 	struct worker_job *first;
 	struct worker_job **last;
-	pthread_t *threads;
+	pthread_t threads[WORKER_COUNT_MAX];
 	unsigned int thread_count;
+	unsigned int idle_count;    /* waiting for a job, or about to */
+	unsigned int pending_count; /* read and written by any thread */
 	bool ending;
 } pool = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -26,6 +26,21 @@ static void report_done(struct reactor_msg *msg)
 	struct worker_job *job = container_of(msg, struct worker_job, msg);
 
 	job->done(job);
+	__atomic_sub_fetch(&pool.pending_count, 1, __ATOMIC_RELAXED);
+}
+
+static void *worker_main(void *arg);
+
+/* With the lock held. On a worker, so that the new thread inherits no reactor's pinning. */
+static int add_thread(void)
+{
+	int rc = pthread_create(&pool.threads[pool.thread_count], NULL, worker_main, NULL);
+
+	if (rc != 0)
+		return -rc;
+	pool.thread_count++;
+	pool.idle_count++;
+	return 0;
 }
 
 /* The oldest job, waiting for one; NULL when the pool ends and none is left. */
@@ -39,6 +54,9 @@ static struct worker_job *take_job(void)
 		pool.first = job->next;
 		if (pool.first == NULL)
 			pool.last = &pool.first;
+		/* One is always left to take what comes; if it cannot be made, jobs wait. */
+		if (--pool.idle_count == 0 && pool.thread_count < WORKER_COUNT_MAX && !pool.ending)
+			(void)add_thread();
 	}
 	pthread_mutex_unlock(&pool.lock);
 	return job;
@@ -54,26 +72,29 @@ static void *worker_main(void *arg)
 		job->run(job);
 		job->msg.fn = report_done;
 		reactor_send(job->origin, &job->msg);
+		pthread_mutex_lock(&pool.lock);
+		pool.idle_count++;
+		pthread_mutex_unlock(&pool.lock);
 	}
 	return NULL;
 }
 
 int worker_init(unsigned int thread_count)
 {
-	ensure(pool.threads == NULL && thread_count > 0);
-	pool.threads = calloc(thread_count, sizeof(*pool.threads));
-	if (pool.threads == NULL)
-		return -ENOMEM;
+	int rc = 0;
+
+	ensure(pool.thread_count == 0 && thread_count > 0 && thread_count <= WORKER_COUNT_MAX);
+	pthread_mutex_lock(&pool.lock);
 	pool.last = &pool.first;
 	pool.ending = false;
-	for (pool.thread_count = 0; pool.thread_count < thread_count; pool.thread_count++) {
-		int rc = pthread_create(&pool.threads[pool.thread_count], NULL, worker_main, NULL);
-		if (rc != 0) {
-			worker_fini();
-			return -rc;
-		}
-	}
-	return 0;
+	pool.idle_count = 0;
+	pool.pending_count = 0;
+	while (rc == 0 && pool.thread_count < thread_count)
+		rc = add_thread();
+	pthread_mutex_unlock(&pool.lock);
+	if (rc < 0)
+		worker_fini();
+	return rc;
 }
 
 void worker_fini(void)
@@ -84,17 +105,21 @@ void worker_fini(void)
 	pthread_mutex_unlock(&pool.lock);
 	for (unsigned int i = 0; i < pool.thread_count; i++)
 		pthread_join(pool.threads[i], NULL);
-	free(pool.threads);
-	pool.threads = NULL;
 	pool.thread_count = 0;
+}
+
+unsigned int worker_pending_count(void)
+{
+	return load_relaxed(&pool.pending_count);
 }
 
 void worker_submit(struct worker_job *job)
 {
-	ensure(pool.thread_count > 0);
+	ensure(pool.last != NULL);
 	job->origin = reactor_current();
 	ensure(job->origin != NULL);
 	job->next = NULL;
+	__atomic_add_fetch(&pool.pending_count, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&pool.lock);
 	*pool.last = job;
 	pool.last = &job->next;

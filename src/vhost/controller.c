@@ -73,13 +73,33 @@ void vhost_fini(void)
 	reactors = NULL;
 }
 
+/* ---- serving ------------------------------------------------------------------------------ */
+
+int controller_begin_serving(struct vhost_controller *controller)
+{
+	if (controller->running_count == 0 && controller->open != NULL) {
+		int rc = bdev_activate(controller->open);
+		if (rc < 0)
+			return rc;
+	}
+	controller->running_count++;
+	return 0;
+}
+
+void controller_end_serving(struct vhost_controller *controller)
+{
+	ensure(controller->running_count > 0);
+	/* A bdev that was removed has let go of its storage by itself. */
+	if (--controller->running_count == 0 && controller->open != NULL)
+		bdev_deactivate(controller->open);
+}
+
 /* ---- life --------------------------------------------------------------------------------- */
 
 static void controller_free(struct vhost_controller *controller)
 {
 	list_remove(&controller->link);
-	if (controller->open != NULL)
-		bdev_close(controller->open);
+	controller_bdev_close(controller);
 	free(controller->channels);
 	free(controller->socket_path);
 	free(controller);
@@ -126,29 +146,6 @@ static void serial_from_uuid(char *serial, const uuid_t uuid)
 {
 	for (int i = 0; i < 10; i++)
 		snprintf(serial + i * 2, 3, "%02x", uuid[i]);
-}
-
-static int open_bdev(struct vhost_controller *controller, const struct vhost_blk_options *options,
-		     char *error, size_t error_bytes)
-{
-	const char *who = NULL;
-	int rc = bdev_open(options->bdev_name, options->name, !options->read_only,
-			   &controller->open, &who);
-
-	if (rc == -EROFS) {
-		/* A disk that cannot be written is served as what it is. */
-		controller->read_only = true;
-		rc = bdev_open(options->bdev_name, options->name, false, &controller->open, &who);
-	}
-	if (rc == -ENODEV)
-		snprintf(error, error_bytes, "there is no bdev \"%s\"", options->bdev_name);
-	else if (rc == -EBUSY)
-		snprintf(error, error_bytes, "bdev \"%s\" is in use by \"%s\"", options->bdev_name,
-			 who != NULL ? who : "another");
-	else if (rc < 0)
-		snprintf(error, error_bytes, "bdev \"%s\" cannot be opened: %s", options->bdev_name,
-			 strerror(-rc));
-	return rc;
 }
 
 static int listen_socket(struct vhost_controller *controller, char *error, size_t error_bytes)
@@ -236,7 +233,7 @@ int vhost_blk_create(const struct vhost_blk_options *options, struct vhost_contr
 		rc = -EINVAL;
 	}
 	if (rc == 0)
-		rc = open_bdev(controller, options, error, error_bytes);
+		rc = controller_bdev_open(controller, options, error, error_bytes);
 	if (rc == 0)
 		rc = listen_socket(controller, error, error_bytes);
 	if (rc < 0) {

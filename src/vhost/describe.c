@@ -95,16 +95,17 @@ json_t *vhost_controller_describe(const struct vhost_controller *controller)
 			sessions, describe_session(list_entry(node, struct vhost_session, link)));
 	format_cpumask(controller, cpumask, sizeof(cpumask));
 	return json_pack(
-		"{s:s, s:s, s:s, s:i, s:i, s:s, s:i, s:I, s:o, s:{s:{s:b, s:s, s:s, s:s, s:b}}}",
+		"{s:s, s:s, s:s, s:i, s:i, s:s, s:i, s:I, s:o, s:{s:{s:b, s:s?, s:s, s:s, s:b}}}",
 		"ctrlr", controller->name, "cpumask", cpumask, "coalescing",
 		coalescing_modes[controller->coalescing.mode], "delay_base_us",
 		(int)controller->coalescing.delay_base_us, "iops_threshold",
 		(int)controller->coalescing.iops_threshold, "socket", controller->socket_path,
 		"num_queues", (int)controller->queue_count, "connections",
 		(json_int_t)controller->connect_count, "sessions", sessions, "backend_specific",
-		"block", "readonly", controller->read_only, "bdev", controller->open->bdev->name,
-		"transport", controller->device->transport, "serial", controller->serial,
-		"writeback", controller->writeback);
+		"block", "readonly", controller->read_only, "bdev",
+		controller->open != NULL ? controller->open->bdev->name : NULL, "transport",
+		controller->device->transport, "serial", controller->serial, "writeback",
+		controller->writeback);
 }
 
 json_t *vhost_controller_config(const struct vhost_controller *controller, const char **method)
@@ -112,7 +113,7 @@ json_t *vhost_controller_config(const struct vhost_controller *controller, const
 	char cpumask[REACTOR_CPU_WORDS * 16 + 3];
 	json_t *params =
 		json_pack("{s:s, s:s, s:b, s:b, s:b, s:i}", "ctrlr", controller->name, "dev_name",
-			  controller->open->bdev->name, "readonly", controller->read_only,
+			  controller_bdev(controller)->name, "readonly", controller->read_only,
 			  "packed_ring", controller->packed_ring, "writeback",
 			  controller->writeback, "num_queues", (int)controller->queue_count);
 

@@ -14,12 +14,15 @@
 
 #define BIT(n) (1ull << (n))
 
-#define PROTOCOL_FEATURES                                                                 \
-	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) |      \
-	 BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |  \
-	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) | \
-	 BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |                                        \
-	 BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | BIT(VHOST_USER_PROTOCOL_F_STATUS))
+/* clang-format off */
+#define PROTOCOL_FEATURES                                                                          \
+	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_LOG_SHMFD) |                    \
+	 BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_REQ) |           \
+	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_BACKEND_SEND_FD) |          \
+	 BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) | BIT(VHOST_USER_PROTOCOL_F_RESET_DEVICE) |     \
+	 BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | BIT(VHOST_USER_PROTOCOL_F_STATUS) |      \
+	 BIT(VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT))
+/* clang-format on */
 
 static int reply_u64(struct vhost_session *session, uint64_t value)
 {
@@ -48,7 +51,8 @@ static int take_fd(struct vhost_session *session)
 	return fd;
 }
 
-/* ---- features ----------------------------------------------------------------------------- */
+/* ---- features
+ * ----------------------------------------------------------------------------- */
 
 static int get_features(struct vhost_session *session, const char **why)
 {
@@ -64,9 +68,13 @@ static int set_features(struct vhost_session *session, const char **why)
 		*why = "a feature that was not offered";
 		return -EINVAL;
 	}
-	if (wanted != session->features)
-		session_hold_all(session);
+	uint64_t changed = wanted ^ session->features;
 	session->features = wanted;
+	/* Logging goes on and off under way; anything else begins anew. */
+	if (changed & ~BIT(VHOST_F_LOG_ALL))
+		session_hold_all(session);
+	else if (changed != 0)
+		session_log_update(session);
 	return 0;
 }
 
@@ -101,7 +109,8 @@ static int set_owner(struct vhost_session *session, const char **why)
 	return 0;
 }
 
-/* ---- reset and status --------------------------------------------------------------------- */
+/* ---- reset and status
+ * --------------------------------------------------------------------- */
 
 static int disable_queues(struct vhost_session *session)
 {
@@ -166,7 +175,8 @@ static int set_status(struct vhost_session *session, const char **why)
 	return 0;
 }
 
-/* ---- memory ------------------------------------------------------------------------------- */
+/* ---- memory
+ * ------------------------------------------------------------------------------- */
 
 static int get_max_mem_slots(struct vhost_session *session, const char **why)
 {
@@ -179,7 +189,8 @@ static bool is_packed(const struct vhost_session *session)
 	return session->features & BIT(VIRTIO_F_RING_PACKED);
 }
 
-/* ---- rings -------------------------------------------------------------------------------- */
+/* ---- rings
+ * -------------------------------------------------------------------------------- */
 
 static int set_vring_num(struct vhost_session *session, const char **why)
 {
@@ -254,8 +265,10 @@ static int set_vring_addr(struct vhost_session *session, const char **why)
 
 	if (queue == NULL)
 		return -EINVAL;
-	if (addr->flags != 0) {
-		*why = "logging was not offered";
+	/* Whether writes to the used ring are logged follows VHOST_F_LOG_ALL: a front-end
+	 * sets the flag here together with it. */
+	if (addr->flags & ~(1u << VHOST_VRING_F_LOG)) {
+		*why = "unknown flags";
 		return -EINVAL;
 	}
 	if (queue->run != NULL &&
@@ -284,8 +297,8 @@ static int set_vring_enable(struct vhost_session *session, const char **why)
 	return 0;
 }
 
-/* The queue and fd of SET_VRING_KICK, _CALL and _ERR: the payload is the index and a bit that says
- * that there is no fd. *fd is -1 then. */
+/* The queue and fd of SET_VRING_KICK, _CALL and _ERR: the payload is the index and a bit
+ * that says that there is no fd. *fd is -1 then. */
 static int take_vring_fd(struct vhost_session *session, struct session_queue **queue, int *fd,
 			 const char **why)
 {
@@ -303,10 +316,10 @@ static int take_vring_fd(struct vhost_session *session, struct session_queue **q
 		*why = none ? "an fd where none was announced" : "one fd is needed";
 		return -EINVAL;
 	}
-	/* Nothing else: a socket could be one end of our own connection, and any other kind of
-	 * file could block or fail where an eventfd does not. */
-	if (!none && (!fd_is_eventfd(session->fds[0]) ||
-		      fd_set_nonblocking(session->fds[0], true) < 0)) {
+	/* Nothing else: a socket could be one end of our own connection, and any other
+	 * kind of file could block or fail where an eventfd does not. */
+	if (!none &&
+	    (!fd_is_eventfd(session->fds[0]) || fd_set_nonblocking(session->fds[0], true) < 0)) {
 		*why = "the fd is no eventfd";
 		return -EINVAL;
 	}
@@ -378,7 +391,8 @@ static int set_vring_err(struct vhost_session *session, const char **why)
 	return 0;
 }
 
-/* ---- configuration space ------------------------------------------------------------------- */
+/* ---- configuration space
+ * ------------------------------------------------------------------- */
 
 static bool config_in_bounds(const struct vhost_session *session, const char **why)
 {
@@ -432,12 +446,12 @@ static int set_backend_req_fd(struct vhost_session *session, const char **why)
 		*why = "the fd is no end of a socket pair";
 		return -EINVAL;
 	}
-	fd_close(&session->backend_fd);
-	session->backend_fd = take_fd(session);
-	return fd_set_nonblocking(session->backend_fd, true);
+	*why = "the fd cannot be watched";
+	return session_backend_open(session, take_fd(session));
 }
 
-/* ---- the table ------------------------------------------------------------------------------ */
+/* ---- the table
+ * ------------------------------------------------------------------------------ */
 
 struct message {
 	const char *name;
@@ -452,6 +466,7 @@ struct message {
 #define STATE sizeof(struct vhost_user_vring_state), sizeof(struct vhost_user_vring_state)
 #define ADDR sizeof(struct vhost_user_vring_addr), sizeof(struct vhost_user_vring_addr)
 #define REGION sizeof(struct vhost_user_single_region), sizeof(struct vhost_user_single_region)
+#define LOG sizeof(struct vhost_user_log), sizeof(struct vhost_user_log)
 #define MEMORY 8, sizeof(struct vhost_user_memory)
 #define CONFIG VHOST_USER_CONFIG_HEADER_BYTES, sizeof(struct vhost_user_config)
 #define INFLIGHT sizeof(struct vhost_user_inflight), sizeof(struct vhost_user_inflight)
@@ -465,6 +480,8 @@ static const struct message messages[VHOST_USER_REQUEST_MAX] = {
 	[VHOST_USER_SET_OWNER] = { "SET_OWNER", set_owner, NONE_OR_U64, 0, false },
 	[VHOST_USER_RESET_OWNER] = { "RESET_OWNER", reset_owner, NONE_OR_U64, 0, false },
 	[VHOST_USER_SET_MEM_TABLE] = { "SET_MEM_TABLE", session_memory_set, MEMORY, VHOST_USER_MEM_TABLE_REGIONS_MAX, false },
+	[VHOST_USER_SET_LOG_BASE] = { "SET_LOG_BASE", session_log_set_base, LOG, 1, true },
+	[VHOST_USER_SET_LOG_FD] = { "SET_LOG_FD", session_log_set_fd, NONE_OR_U64, 1, false },
 	[VHOST_USER_SET_VRING_NUM] = { "SET_VRING_NUM", set_vring_num, STATE, 0, false },
 	[VHOST_USER_SET_VRING_ADDR] = { "SET_VRING_ADDR", set_vring_addr, ADDR, 0, false },
 	[VHOST_USER_SET_VRING_BASE] = { "SET_VRING_BASE", set_vring_base, STATE, 0, false },
@@ -522,8 +539,9 @@ int message_payload_bounds(uint32_t request, uint32_t *min_bytes, uint32_t *max_
 	return 0;
 }
 
-/* True for a front-end's end of a connection to one of our own sockets. A session that held it
- * would never end: nothing but that end's closing tells that the front-end has left. */
+/* True for a front-end's end of a connection to one of our own sockets. A session that
+ * held it would never end: nothing but that end's closing tells that the front-end has
+ * left. */
 static bool leads_to_us(int fd)
 {
 	struct sockaddr_un peer = {0};

@@ -33,8 +33,9 @@ static void session_free(struct vhost_session *session)
 	mem_table_destroy(session->memory);
 	mem_table_destroy(session->memory_next);
 	session_inflight_fini(session);
+	dirty_log_destroy(session->log);
+	dirty_log_destroy(session->log_old);
 	fd_close(&session->reply_fd);
-	fd_close(&session->backend_fd);
 	list_remove(&session->link);
 	free(session);
 	controller_session_gone(controller);
@@ -68,6 +69,7 @@ void session_close(struct vhost_session *session, const char *fmt, ...)
 	session->closing = true;
 	reactor_fd_remove(&session->socket);
 	fd_close(&session->socket.fd);
+	session_backend_close(session);
 	close_message_fds(session);
 	reactor_defer(vhost_reactors()->control, &session->close_work);
 }
@@ -294,7 +296,7 @@ int session_create(struct vhost_controller *controller, int socket_fd)
 		return -ENOMEM;
 	session->controller = controller;
 	session->id = ++last_id;
-	session->backend_fd = -1;
+	session_backend_init(session);
 	session->reply_fd = -1;
 	session->socket.fd = socket_fd;
 	session->socket.fn = on_socket;
@@ -319,6 +321,9 @@ int session_create(struct vhost_controller *controller, int socket_fd)
 
 void session_check_faults(struct vhost_session *session)
 {
-	if (mem_table_faulted(session->memory) || load_relaxed(&session->inflight.faulted))
+	bool log_faulted = session->log != NULL && load_relaxed(&session->log->faulted);
+
+	if (mem_table_faulted(session->memory) || load_relaxed(&session->inflight.faulted) ||
+	    log_faulted)
 		session_close(session, "a file of its memory was truncated");
 }

@@ -16,6 +16,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "memory/dirty_log.h"
 #include "memory/guest_memory.h"
 #include "vhost/vhost.h"
 #include "vhost/vhost_queue.h"
@@ -47,11 +48,13 @@ struct vhost_controller {
 	char *socket_path;
 	char serial[21];
 	const struct vhost_device_ops *device;
-	struct bdev_open *open;
+	struct bdev_open *open; /* NULL: the bdev was removed */
+	struct bdev *ghost;     /* stands for it then: its name and limits, and no blocks */
 	uint64_t cpu_mask[REACTOR_CPU_WORDS];
 	struct vhost_coalescing coalescing;
 	struct vhost_channel *channels; /* one a data reactor */
 	uint32_t queue_count;
+	uint32_t running_count; /* queues that run, or are about to */
 	bool read_only;
 	bool packed_ring;
 	bool writeback; /* the cache mode that the configuration space shows */
@@ -87,6 +90,15 @@ struct session_move {
 	void *arg;
 	struct vhost_queue_stats stats; /* carried over */
 	const char *broken_why;         /* carried over; NULL: sound */
+};
+
+/* The channel on which we send requests to the front-end. */
+struct session_backend {
+	struct reactor_fd watch;               /* fd -1: none */
+	bool wanted;                           /* a change of configuration is still to be told */
+	bool unanswered;                       /* it was told, and the answer has not come */
+	struct vhost_user_backend_reply reply; /* what has come of it */
+	size_t received_bytes;
 };
 
 /* A virtqueue of a session as its front-end described it. */
@@ -131,7 +143,9 @@ struct vhost_session {
 	struct session_queue *queues;
 	uint32_t queue_count;
 	struct session_inflight inflight;
-	int backend_fd; /* the front-end's channel for our requests; -1 */
+	struct dirty_log *log;     /* NULL: none given */
+	struct dirty_log *log_old; /* of then */
+	struct session_backend backend;
 
 	/* The message under way. */
 	struct vhost_user_message message;
@@ -191,6 +205,8 @@ void session_release_holds(struct vhost_session *session);
 void session_queue_set_call(struct session_queue *queue, int call_fd);
 /* Makes a running queue use another memory table. */
 void session_queue_set_memory(struct session_queue *queue, const struct mem_table *memory);
+/* Makes a running queue keep another dirty log, or none. */
+void session_queue_set_log(struct session_queue *queue, struct dirty_log *log);
 /* True if the ring of a queue lies at the same host addresses in another table. */
 bool session_queue_same_place(const struct session_queue *queue, const struct mem_table *memory);
 
@@ -217,6 +233,24 @@ void session_move_restore(struct session_queue *queue);
 int session_memory_set(struct vhost_session *session, const char **why);
 int session_memory_add(struct vhost_session *session, const char **why);
 int session_memory_remove(struct vhost_session *session, const char **why);
+
+/* ---- session_log.c ------------------------------------------------------------------------ */
+
+int session_log_set_base(struct vhost_session *session, const char **why);
+int session_log_set_fd(struct vhost_session *session, const char **why);
+/* The log that queues are to keep, or NULL. */
+struct dirty_log *session_active_log(const struct vhost_session *session);
+/* Tells it to all running queues. */
+void session_log_update(struct vhost_session *session);
+
+/* ---- session_backend.c: the channel to the front-end --------------------------------------- */
+
+void session_backend_init(struct vhost_session *session);
+/* Takes over fd, in place of the one there was: 0 or -errno. */
+int session_backend_open(struct vhost_session *session, int fd);
+void session_backend_close(struct vhost_session *session);
+/* Tells the front-end that the configuration space has changed, if it can be told. */
+void session_config_changed(struct vhost_session *session);
 
 /* ---- session_inflight.c ------------------------------------------------------------------- */
 
@@ -252,12 +286,26 @@ void placement_reset(void);
 void balancer_add(struct session_queue *queue);
 void balancer_remove(struct session_queue *queue);
 void balancer_fini(void);
+/* ---- controller_bdev.c: what a controller serves ------------------------------------------- */
+
+/* Opens the bdev, watched: 0, or -errno with a sentence. */
+int controller_bdev_open(struct vhost_controller *controller,
+			 const struct vhost_blk_options *options, char *error, size_t error_bytes);
+void controller_bdev_close(struct vhost_controller *controller);
+/* The bdev, or what stands for it when it was removed. */
+static inline const struct bdev *controller_bdev(const struct vhost_controller *controller)
+{
+	return controller->open != NULL ? controller->open->bdev : controller->ghost;
+}
 
 /* ---- controller.c ------------------------------------------------------------------------- */
 
 const struct reactor_set *vhost_reactors(void);
 /* All controllers, those being deleted too. */
 struct list *vhost_controllers(void);
+/* Before a queue starts: 0, or -EBUSY if another process has the storage. And after it stopped. */
+int controller_begin_serving(struct vhost_controller *controller);
+void controller_end_serving(struct vhost_controller *controller);
 /* A session is gone: its memory is freed by now. */
 void controller_session_gone(struct vhost_controller *controller);
 

@@ -7,12 +7,15 @@
  */
 #include <errno.h>
 
+#include "base/assert.h"
 #include "vhost/session.h"
 
 static void end_move(struct session_queue *queue, int result)
 {
 	struct session_move move = queue->move;
 
+	if (move.state == MOVE_UNDER_WAY)
+		controller_end_serving(queue->session->controller);
 	queue->move = (struct session_move){.state = MOVE_NONE};
 	if (move.done != NULL)
 		move.done(move.arg, result);
@@ -56,6 +59,9 @@ static bool begin_move(struct session_queue *queue)
 		end_move(queue, -ECANCELED);
 		return false;
 	}
+	/* The storage stays ours while the queue is nowhere; it is in use, so this cannot fail. */
+	int rc = controller_begin_serving(queue->session->controller);
+	ensure(rc == 0);
 	move->state = MOVE_UNDER_WAY;
 	move->from = queue->reactor_index;
 	session_hold(queue);

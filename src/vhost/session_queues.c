@@ -79,6 +79,7 @@ static void release_run(struct session_queue *queue)
 	balancer_remove(queue);
 	session_journal_put(queue);
 	controller_unplace_queue(controller, queue->reactor_index);
+	controller_end_serving(controller);
 }
 
 static void on_stopped(struct vhost_queue_op *op)
@@ -118,6 +119,14 @@ void session_queue_set_memory(struct session_queue *queue, const struct mem_tabl
 
 	op->mem = memory;
 	vhost_queue_set_memory(op);
+}
+
+void session_queue_set_log(struct session_queue *queue, struct dirty_log *log)
+{
+	struct vhost_queue_op *op = op_begin(queue, on_simple_done);
+
+	op->log = log;
+	vhost_queue_set_log(op);
 }
 
 /* ---- starting and stopping ---------------------------------------------------------------- */
@@ -161,13 +170,10 @@ bool session_queue_same_place(const struct session_queue *queue, const struct me
 	       place.avail == queue->run->vq.avail && place.used == queue->run->vq.used;
 }
 
-static void on_started(struct vhost_queue_op *op);
-
-/* Puts a queue on a reactor: 0, or -errno and *why. */
-static int start_on(struct session_queue *queue, unsigned int reactor_index, const char **why)
+/* The ring and its journal, on a queue that is placed. */
+static int begin_ring(struct session_queue *queue, struct vhost_queue *run, const char **why)
 {
-	struct vhost_session *session = queue->session;
-	struct vhost_controller *controller = session->controller;
+	const struct vhost_session *session = queue->session;
 	struct virtqueue_options options = {
 		.mem = session->memory,
 		.size = (uint16_t)queue->size,
@@ -176,39 +182,68 @@ static int start_on(struct session_queue *queue, unsigned int reactor_index, con
 		.event_idx = has_feature(session, VIRTIO_RING_F_EVENT_IDX),
 		.indirect = has_feature(session, VIRTIO_RING_F_INDIRECT_DESC),
 	};
-	struct vhost_queue *run;
 
 	if (!place_ring(queue, session->memory, &options, why))
-		return -EINVAL;
+		return -EFAULT;
+	*why = "its ring does not fit its journal or base";
+	int rc = session_journal_get(queue, options.packed, &options.journal,
+				     &options.journal_capacity);
+	return rc < 0 ? rc : virtqueue_init(&run->vq, &options);
+}
+
+/* A queue of the device on a reactor, its ring begun. On failure nothing is left behind. */
+static int make_run(struct session_queue *queue, unsigned int reactor_index,
+		    struct vhost_queue **out, const char **why)
+{
+	struct vhost_session *session = queue->session;
+	struct vhost_controller *controller = session->controller;
+
+	*why = "another process has the storage";
+	int rc = controller_begin_serving(controller);
+	if (rc < 0)
+		return rc;
 	struct vhost_channel *channel = controller_place_queue(controller, reactor_index);
-	*why = "no memory for it";
-	int rc = channel->bdev == NULL ? -ENOMEM
-				       : controller->device->queue_create(
-						 session, (uint16_t)queue->size, channel, &run);
-	if (rc < 0) {
-		controller_unplace_queue(controller, reactor_index);
+	*why = "no memory";
+	rc = -ENOMEM;
+	if (channel->bdev != NULL)
+		rc = controller->device->queue_create(session, (uint16_t)queue->size, channel, out);
+	if (rc < 0)
+		goto unplace;
+	rc = begin_ring(queue, *out, why);
+	if (rc < 0)
+		goto destroy;
+	return 0;
+
+destroy:
+	controller->device->queue_destroy(*out);
+	session_journal_put(queue);
+unplace:
+	controller_unplace_queue(controller, reactor_index);
+	controller_end_serving(controller);
+	return rc;
+}
+
+static void on_started(struct vhost_queue_op *op);
+
+/* Puts a queue on a reactor: 0, or -errno and *why. */
+static int start_on(struct session_queue *queue, unsigned int reactor_index, const char **why)
+{
+	struct vhost_session *session = queue->session;
+	struct vhost_queue *run;
+
+	int rc = make_run(queue, reactor_index, &run, why);
+	if (rc < 0)
 		return rc;
-	}
-	*why = "its ring or journal does not fit";
-	rc = session_journal_get(queue, options.packed, &options.journal,
-				 &options.journal_capacity);
-	if (rc == 0)
-		rc = virtqueue_init(&run->vq, &options);
-	if (rc < 0) {
-		controller->device->queue_destroy(run);
-		session_journal_put(queue);
-		controller_unplace_queue(controller, reactor_index);
-		return rc;
-	}
 	run->reactor = vhost_reactors()->data[reactor_index];
 	run->control = vhost_reactors()->control;
-	run->controller_name = controller->name;
+	run->controller_name = session->controller->name;
 	run->index = (uint16_t)queue_index(queue);
 	run->kick_watch.fd = queue->kick_fd;
 	run->err_fd = queue->err_fd;
+	run->log = session_active_log(session);
 	run->call.fd = queue->call_fd;
 	queue->call_fd = -1;
-	vhost_queue_set_coalescing(run, &controller->coalescing);
+	vhost_queue_set_coalescing(run, &session->controller->coalescing);
 	queue->reactor_index = reactor_index;
 	queue->run = run;
 	balancer_add(queue);

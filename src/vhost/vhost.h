@@ -13,7 +13,7 @@
 #include "reactor/reactor.h"
 
 #define VHOST_NAME_MAX 64
-#define VHOST_QUEUE_MAX 256
+#define VHOST_QUEUE_MAX 256u
 #define VHOST_QUEUE_SIZE_MAX 1024
 
 struct vhost_controller;
@@ -102,6 +102,9 @@ struct vhost_controller *vhost_controller_find(const char *name);
 /* In order of creation; NULL starts, NULL ends. */
 struct vhost_controller *vhost_controller_next(const struct vhost_controller *controller);
 const char *vhost_controller_name(const struct vhost_controller *controller);
+/* True when the bdev of a controller was removed, or is about to be: it is no part of a
+ * configuration then, which could not be carried out. */
+bool vhost_controller_is_orphan(const struct vhost_controller *controller);
 const char *vhost_controller_socket_path(const struct vhost_controller *controller);
 
 /* What vhost_get_controllers shows of one controller, sessions included. New reference. */

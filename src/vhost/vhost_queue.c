@@ -10,6 +10,16 @@
 #include "base/fd.h"
 #include "base/log.h"
 
+/* The whole of what the device writes in a ring: a few pages, marked once a batch. */
+__attribute__((cold)) static void mark_ring_dirty(struct vhost_queue *queue)
+{
+	const struct virtqueue *vq = &queue->vq;
+
+	vhost_queue_mark_dirty(queue, vq->used, virtqueue_used_bytes(vq->size, vq->packed));
+	if (vq->packed)
+		vhost_queue_mark_dirty(queue, vq->desc, virtqueue_desc_bytes(vq->size));
+}
+
 /* ---- kick and call ------------------------------------------------------------------------ */
 
 /* Edge-triggered and never read: every kick is an event, and costs no second system call. */
@@ -22,6 +32,8 @@ static void on_kick(struct reactor_fd *watch, uint32_t epoll_events)
 		return;
 	counter_add(&queue->stats.kick_count, 1);
 	virtqueue_disable_kick(&queue->vq);
+	if (queue->log != NULL)
+		mark_ring_dirty(queue);
 	poller_wake(&queue->poller);
 }
 
@@ -58,6 +70,8 @@ static bool queue_park(struct poller *poller)
 	flush_call(queue);
 	if (queue->stopping || queue->vq.broken)
 		return true;
+	if (queue->log != NULL)
+		mark_ring_dirty(queue);
 	if (virtqueue_enable_kick(&queue->vq))
 		return true;
 	virtqueue_disable_kick(&queue->vq);
@@ -73,6 +87,8 @@ static bool keep_polling(struct vhost_queue *queue)
 	if (queue->stopping || reactor_mode(queue->reactor) == REACTOR_POLL_NEVER)
 		return false;
 	virtqueue_disable_kick(&queue->vq);
+	if (queue->log != NULL)
+		mark_ring_dirty(queue);
 	poller_wake(&queue->poller);
 	return true;
 }
@@ -103,7 +119,10 @@ static void publish(struct reactor_deferred *deferred)
 
 	if (count == 0)
 		return;
-	if (virtqueue_publish(&queue->vq) || queue->call.held)
+	bool call = virtqueue_publish(&queue->vq);
+	if (unlikely(queue->log != NULL))
+		mark_ring_dirty(queue);
+	if (call || queue->call.held)
 		decide_call(queue, count);
 	else
 		counter_add(&queue->stats.call_suppressed_count, 1);
@@ -280,6 +299,22 @@ static void set_call_on_reactor(struct reactor_msg *msg)
 	op->call_fd = old;
 	send_call(queue, ticks_now());
 	op_reply(op, 0);
+}
+
+static void set_log_on_reactor(struct reactor_msg *msg)
+{
+	struct vhost_queue_op *op = container_of(msg, struct vhost_queue_op, msg);
+	struct vhost_queue *queue = op->queue;
+
+	queue->log = op->log;
+	if (queue->log != NULL)
+		mark_ring_dirty(queue);
+	op_reply(op, 0);
+}
+
+void vhost_queue_set_log(struct vhost_queue_op *op)
+{
+	op_send(op, set_log_on_reactor);
 }
 
 void vhost_queue_set_call(struct vhost_queue_op *op)

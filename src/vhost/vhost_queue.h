@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "bdev/bdev.h"
+#include "memory/dirty_log.h"
 #include "reactor/reactor.h"
 #include "vhost/vhost_call.h"
 #include "virtio/virtqueue.h"
@@ -39,6 +40,7 @@ struct vhost_queue_op {
 	union {
 		const struct mem_table *mem; /* vhost_queue_set_memory() */
 		int call_fd;                 /* vhost_queue_set_call(): in new, out old */
+		struct dirty_log *log;       /* vhost_queue_set_log() */
 	};
 };
 
@@ -62,7 +64,8 @@ struct vhost_queue {
 	uint32_t inflight[2];
 	uint8_t epoch;
 	bool stopping;
-	bool kick_polled; /* no kick fd: never parks */
+	bool kick_polled;      /* no kick fd: never parks */
+	struct dirty_log *log; /* the session's; NULL: no migration under way */
 	struct vhost_call call;
 	int err_fd; /* -1: none. Owned by the session. */
 	struct poller poller;
@@ -95,6 +98,8 @@ void vhost_queue_set_call(struct vhost_queue_op *op);
 /* How calls of the queue are held back from now on. At any moment of its life. */
 void vhost_queue_set_coalescing(struct vhost_queue *queue,
 				const struct vhost_coalescing *coalescing);
+/* Keeps op->log, or with NULL none, from now on; marks what it has published so far. */
+void vhost_queue_set_log(struct vhost_queue_op *op);
 
 /* ---- for device models, on the reactor ----------------------------------------------------- */
 
@@ -113,6 +118,12 @@ static inline void vhost_queue_poll_call(struct vhost_queue *queue)
 {
 	if (unlikely(queue->call.held))
 		vhost_queue_check_call(queue);
+}
+
+/* Logs what the device wrote into guest memory; to be called after the write, while log is set. */
+static inline void vhost_queue_mark_dirty(struct vhost_queue *queue, const void *host, uint64_t len)
+{
+	dirty_log_mark_host(queue->log, queue->vq.mem, host, len);
 }
 
 /* The cold end of vhost_queue_complete(): stop or memory change may be done now. */

@@ -84,6 +84,7 @@ enum vhost_user_backend_request {
 #define VHOST_USER_PROTOCOL_F_INBAND_NOTIFICATIONS 14
 #define VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS 15
 #define VHOST_USER_PROTOCOL_F_STATUS 16
+#define VHOST_USER_PROTOCOL_F_GET_VRING_BASE_INFLIGHT 20
 
 /* struct vhost_user_header, flags */
 #define VHOST_USER_VERSION 0x1u
@@ -98,6 +99,9 @@ struct vhost_user_header {
 };
 _Static_assert(sizeof(struct vhost_user_header) == 12, "vhost-user header");
 
+/* struct vhost_user_vring_addr, flags */
+#define VHOST_VRING_F_LOG 0
+
 /* SET_VRING_KICK, _CALL, _ERR: payload is a u64. */
 #define VHOST_USER_VRING_INDEX_MASK 0xffu
 #define VHOST_USER_VRING_NOFD_MASK (1u << 8)
@@ -111,7 +115,7 @@ _Static_assert(sizeof(struct vhost_user_vring_state) == 8, "vring state");
 /* Ring addresses are user addresses of the front-end, not guest physical ones. */
 struct vhost_user_vring_addr {
 	uint32_t index;
-	uint32_t flags; /* bit 0: VHOST_VRING_F_LOG */
+	uint32_t flags; /* bits: VHOST_VRING_F_ */
 	uint64_t descriptor;
 	uint64_t used;
 	uint64_t available;
@@ -189,5 +193,12 @@ _Static_assert(offsetof(struct vhost_user_message, payload) ==
 		       offsetof(struct vhost_user_message, header) +
 			       sizeof(struct vhost_user_header),
 	       "payload follows header");
+
+/* The answer to a request of ours that asked for one. */
+struct vhost_user_backend_reply {
+	struct vhost_user_header header;
+	uint8_t payload[8]; /* a u64: 0 is success */
+};
+_Static_assert(sizeof(struct vhost_user_backend_reply) == 20, "backend reply");
 
 #endif

@@ -251,11 +251,28 @@ struct walk {
 	uint32_t budget;               /* how many may still be visited */
 };
 
+/* A descriptor of a table that is not contiguous here, and may lie across regions itself. */
+static int gather_desc(struct virtqueue *vq, uint64_t addr, struct vring_desc *out)
+{
+	uint8_t bytes[sizeof(*out)];
+	uint64_t run;
+
+	for (uint64_t done = 0; done < sizeof(bytes); done += run) {
+		const uint8_t *host = mem_translate(vq->mem, &vq->mem_hint, (gpa_t){addr + done},
+						    sizeof(bytes) - done, &run);
+		if (host == NULL)
+			return broken_chain(vq, "indirect table is not in guest memory");
+		/* By bytes, each loaded once. */
+		for (uint64_t i = 0; i < run; i++)
+			bytes[done + i] = load_relaxed(&host[i]);
+	}
+	memcpy(out, bytes, sizeof(*out));
+	return 0;
+}
+
 /* A descriptor of the ring or of a table by its index. */
 static int fetch_desc(struct virtqueue *vq, const struct walk *walk, struct vring_desc *out)
 {
-	uint64_t run;
-
 	if (likely(walk->host != NULL && walk->kind == WALK_SPLIT)) {
 		*out = virtqueue_copy_desc(&walk->host[walk->index]);
 		return 0;
@@ -265,11 +282,9 @@ static int fetch_desc(struct virtqueue *vq, const struct walk *walk, struct vrin
 		*out = virtqueue_copy_packed(&packed[walk->index]);
 		return 0;
 	}
-	gpa_t addr = {walk->guest.value + walk->index * sizeof(*out)};
-	const void *host = mem_translate(vq->mem, &vq->mem_hint, addr, sizeof(*out), &run);
-	if (host == NULL || run < sizeof(*out))
-		return broken_chain(vq, "indirect table is not in guest memory");
-	memcpy(out, host, sizeof(*out));
+	int rc = gather_desc(vq, walk->guest.value + walk->index * sizeof(*out), out);
+	if (rc < 0)
+		return rc;
 	if (walk->kind == WALK_PACKED_TABLE) {
 		/* The halves of the last word stand the other way round in a packed descriptor. */
 		uint16_t id = out->flags;

@@ -179,6 +179,15 @@ class Daemon:
     def fd_count(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
+    def fd_count_at_rest(self, timeout=5):
+        """The count once connections that clients have closed are closed here as well."""
+        deadline = time.monotonic() + timeout
+        counts = [self.fd_count()]
+        while time.monotonic() < deadline and counts[-10:] != counts[-1:] * 10:
+            time.sleep(0.02)
+            counts.append(self.fd_count())
+        return counts[-1]
+
     def fd_count_settles_at(self, wanted, timeout=5):
         deadline = time.monotonic() + timeout
         while self.fd_count() != wanted and time.monotonic() < deadline:

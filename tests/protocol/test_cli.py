@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -103,6 +104,21 @@ def test_unreachable(tmp_path):
         bad(sluice(*args, "--rpc-socket", tmp_path / "none.sock"), UNREACHABLE, "none.sock")
 
 
+def test_timeout(tmp_path):
+    """Something listens, but does not answer; or does not even accept."""
+    path = tmp_path / "deaf.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        for args in (["status"], ["rpc", "spdk_get_version"], ["bdev", "list"]):
+            began = time.monotonic()
+            bad(sluice(*args, "--rpc-socket", path, "--timeout", "1"), UNREACHABLE,
+                "did not answer within 1 s")
+            assert 0.9 < time.monotonic() - began < 20
+    for text in ("-1", "x", "86401", "1s"):
+        bad(sluice("status", "--timeout", text), USAGE, "--timeout: must be")
+
+
 def test_verbs(daemon, tmp_path):
     image = tmp_path / "disk.img"
     image.write_bytes(bytes(1 << 20))
@@ -182,10 +198,22 @@ def test_serve_image(tmp_path):
         assert daemon.stop() == 0
         assert f"socket,id=c0,path={image}.sock" in daemon.output
         assert "vhost-user-blk-pci,chardev=c0,num-queues=2" in daemon.output
+        assert daemon.output.count("queues='2'") == 1
         assert "memory-backend-memfd,id=mem,size=1G,share=on" in daemon.output
         assert f"<source type='unix' path='{image}.sock'/>" in daemon.output
         assert "<access mode='shared'/>" in daemon.output
         assert sorted(p.name for p in tmp_path.iterdir()) == ["disk.img", "sluice.log"]
+        daemon.start()
+
+
+@pytest.mark.parametrize("args, queues", [([], 4), (["--queues", "256"], 256)])
+def test_hint_agrees_with_what_is_served(tmp_path, args, queues):
+    daemon = serve_images(tmp_path, ["--create", "1M", *args], ["a.img", "b.img"])
+    with daemon:
+        assert [c["num_queues"] for c in daemon.rpc("vhost_get_controllers")] == [queues] * 2
+        daemon.stop()
+        assert daemon.output.count(f"num-queues={queues}") == 2
+        assert daemon.output.count(f"queues='{queues}'") == 2
         daemon.start()
 
 

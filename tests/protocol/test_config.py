@@ -212,6 +212,41 @@ def test_spdk_configuration(tmp_path):
             daemon.start()
 
 
+def test_config_file_is_imported_once(tmp_path):
+    """What it does not name does not multiply, what was deleted stays so, and nobody misses it."""
+    path = tmp_path / "seed.json"
+    path.write_text(json.dumps({"subsystems": [{"subsystem": "bdev", "config": [
+        {"method": "bdev_malloc_create", "params": {"num_blocks": 8, "block_size": 512}},
+        {"method": "bdev_null_create", "params": {"name": "n0", "num_blocks": 8}}]}]}))
+    daemon = Daemon(tmp_path, ["--config", str(path)])
+    with daemon:
+        for _ in range(3):
+            assert [b["name"] for b in daemon.rpc("bdev_get_bdevs")] == ["Malloc0", "n0"]
+            assert len(daemon.config()["subsystems"][0]["config"]) == 2
+            daemon.kill()
+            daemon.start()
+        assert "not read" in daemon.log()
+        daemon.rpc("bdev_malloc_delete", name="Malloc0")
+        daemon.stop()
+        path.unlink()
+        daemon.start()
+        assert [b["name"] for b in daemon.rpc("bdev_get_bdevs")] == ["n0"]
+
+
+def test_config_file_beside_images(tmp_path):
+    """Nothing is kept then, so it is read at every start."""
+    path = tmp_path / "seed.json"
+    path.write_text(json.dumps({"subsystems": [{"subsystem": "bdev", "config": [
+        {"method": "bdev_malloc_create", "params": {"num_blocks": 8, "block_size": 512}},
+        {"method": "bdev_null_create", "params": {"name": "disk.img", "num_blocks": 8}}]}]}))
+    daemon = Daemon(tmp_path, ["--config", path], [disk(tmp_path / "disk.img")])
+    with daemon:
+        for _ in range(2):
+            assert [b["name"] for b in daemon.rpc("bdev_get_bdevs")] == ["disk.img", "Malloc0"]
+            daemon.stop()
+            daemon.start()
+
+
 def test_load_config(tmp_path):
     source = Daemon(tmp_path / "a")
     source.directory.mkdir()

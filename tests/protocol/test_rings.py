@@ -223,8 +223,7 @@ def test_no_kick_is_lost(connect, memory_disk, rng, event_idx):
     of every length around its thresholds. Each request must complete (spdk#2940)."""
     driver = connect(memory_disk, event_idx=event_idx)
     queue = driver.queues[0]
-    # Where the device does not offer EVENT_IDX, flags are used both times.
-    queue.event_idx = driver.negotiated(VIRTIO_F_RING_EVENT_IDX)
+    assert driver.negotiated(VIRTIO_F_RING_EVENT_IDX) == event_idx
     deadline = time.monotonic() + 1.5
     count = 0
     while time.monotonic() < deadline:

@@ -53,6 +53,7 @@ def test_methods(client):
     names = client.call("rpc_get_methods")
     for name in ("bdev_null_create", "bdev_malloc_create", "bdev_uring_create", "bdev_aio_create",
                  "bdev_null_delete", "bdev_malloc_delete", "bdev_uring_delete", "bdev_aio_delete",
+                 "bdev_null_resize", "bdev_uring_rescan", "bdev_aio_rescan", "sluice_bdev_resize",
                  "bdev_get_bdevs", "bdev_get_iostat", "vhost_create_blk_controller",
                  "vhost_get_controllers", "vhost_delete_controller", "framework_get_reactors",
                  "rpc_get_methods", "spdk_get_version", "save_config", "load_config",
@@ -181,7 +182,7 @@ def test_vhost(daemon, client, null0):
     assert client.call("bdev_get_bdevs", name=null0)[0]["claimed"] is True
     fails(client, EEXIST, "vhost_create_blk_controller", {"ctrlr": "v0", "dev_name": null0})
     fails(client, EBUSY, "vhost_create_blk_controller", {"ctrlr": "v1", "dev_name": null0})
-    fails(client, EBUSY, "bdev_null_delete", {"name": null0}, "v0")
+    fails(client, EBUSY, "sluice_bdev_delete", {"name": null0}, "v0")
     assert client.call("vhost_delete_controller", ctrlr="v0") is True
     assert not path.exists()
     fails(client, ENODEV, "vhost_delete_controller", {"ctrlr": "v0"}, "v0")
@@ -445,7 +446,7 @@ def test_client_that_does_not_read(daemon, client):
 
 
 def test_many_connections(daemon):
-    before = daemon.fd_count()
+    before = daemon.fd_count_at_rest()
     clients = [daemon.client() for _ in range(128)]
     for connected in clients[:100]:
         connected.call("spdk_get_version")
@@ -481,8 +482,7 @@ def test_no_fds_leak(daemon, tmp_path):
             client.send_raw('{"half')
 
     everything()
-    time.sleep(0.2)
-    before = daemon.fd_count()
+    before = daemon.fd_count_at_rest()
     for _ in range(20):
         everything()
     assert daemon.fd_count_settles_at(before) == before
@@ -507,3 +507,46 @@ def test_clients_that_leave_in_the_middle(daemon):
 
 def test_socket_mode(daemon):
     assert daemon.socket.stat().st_mode & 0o777 == 0o600
+
+
+def test_delete_with_a_session(daemon, client, null0):
+    """The front-end is there, the deletion ends its session; whether or not the client waits."""
+    for waits in (True, False) * 5:
+        client.call("vhost_create_blk_controller", ctrlr="v0", dev_name=null0)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as front_end:
+            front_end.connect(str(daemon.run_dir / "v0"))
+            # VHOST_USER_GET_FEATURES, so that the session is surely there.
+            front_end.sendall(bytes([1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]))
+            assert len(front_end.recv(20)) == 20
+            if waits:
+                assert client.call("vhost_delete_controller", ctrlr="v0") is True
+            else:
+                with daemon.client() as leaving:
+                    leaving.send_raw(json.dumps(leaving.request("vhost_delete_controller",
+                                                                {"ctrlr": "v0"})))
+                deadline = time.monotonic() + 10
+                while client.call("vhost_get_controllers") and time.monotonic() < deadline:
+                    time.sleep(0.01)
+            assert client.call("vhost_get_controllers") == []
+            front_end.settimeout(10)
+            try:
+                assert front_end.recv(1) == b""
+            except ConnectionResetError:
+                pass
+
+
+def test_stop_with_a_session(tmp_path):
+    with Daemon(tmp_path) as daemon:
+        daemon.rpc("bdev_null_create", name="n0", num_blocks=8)
+        daemon.rpc("vhost_create_blk_controller", ctrlr="v0", dev_name="n0")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as front_end:
+            front_end.connect(str(daemon.run_dir / "v0"))
+            with daemon.client() as idle, daemon.client() as waiting:
+                waiting.send_raw(json.dumps(waiting.request(
+                    "bdev_get_bdevs", {"name": "never", "timeout": 60000})))
+                time.sleep(0.1)
+                start = time.monotonic()
+                assert daemon.stop() == 0
+                assert time.monotonic() - start < 5
+                assert idle.receive() is None
+                assert (answer := waiting.receive()) is None or "error" in answer

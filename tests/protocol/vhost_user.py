@@ -275,9 +275,8 @@ class Connection:
     def expect_refused(self, request, payload=b"", fds=(), flags=VERSION, size=None):
         """Send a bad message: it must be acknowledged with an error, or the session closed.
 
-        Returns "closed" or "refused". The send itself may already find a closed socket. A ping
-        follows, so that silence is told from a slow answer: a message that got neither ack nor
-        close was accepted, or swallowed, and both are faults.
+        Returns "closed" or "refused". No answer at all is a Timeout: a message that got neither
+        was swallowed.
         """
         ack = bool(self.protocol_features & bits(ProtocolFeature.REPLY_ACK))
         assert ack, "this check needs REPLY_ACK"

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "bdev/bdev_io.h"
@@ -70,6 +71,15 @@ void harness_call(void (*fn)(void *arg), void *arg)
 	reactor_send(reactor, &call.msg);
 	sem_wait_always(&call.done);
 	sem_destroy(&call.done);
+}
+
+void harness_wait_at_least(const unsigned int *value, unsigned int target)
+{
+	uint64_t end_ns = clock_ns() + 20000000000ull;
+
+	while (load_acquire(value) < target && clock_ns() < end_ns)
+		usleep(200);
+	ensure(load_acquire(value) >= target);
 }
 
 /* ---- disks ------------------------------------------------------------------------------- */

@@ -20,6 +20,9 @@ struct reactor *harness_reactor(void);
 /* Runs fn on the reactor and waits until it has returned. */
 void harness_call(void (*fn)(void *arg), void *arg);
 
+/* Waits until a counter that another thread raises has reached target; a failure after 20 s. */
+void harness_wait_at_least(const unsigned int *value, unsigned int target);
+
 /* A disk opened, with one started channel. NULL channel and rc set if starting failed. */
 struct harness_disk {
 	struct bdev *bdev;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The file back-end: making and destroying a disk, its channels, limits and configuration. Control
- * thread, but for channel_get and channel_put, which run on the channel's reactor. */
+ * thread, but for channel_get and channel_put, which run on the channel's reactor, and what may
+ * block, which runs on a worker. */
 #include "backends/file/bdev_file.h"
 
 #include <errno.h>
@@ -15,13 +16,19 @@
 /* Zeroing may come down to writing: no guest should wait long for one request of it. */
 #define FILE_WRITE_ZEROES_MAX_BYTES (128ull << 20)
 
-static void file_destroy(struct bdev *bdev)
+static void file_release(struct bdev *bdev)
 {
 	struct file_bdev *file = file_bdev(bdev);
 
 	/* A reactor's ring may hold the open file for a moment longer; the lock must not wait. */
 	flock(file->fd, LOCK_UN);
 	fd_close(&file->fd);
+}
+
+static void file_destroy(struct bdev *bdev)
+{
+	struct file_bdev *file = file_bdev(bdev);
+
 	free(file->filename);
 	free(file);
 }
@@ -52,14 +59,27 @@ static void file_channel_put(struct bdev_channel *channel)
 	file_ring_put(ctx->ring);
 }
 
+static int file_activate(struct bdev *bdev)
+{
+	const struct file_bdev *file = file_bdev(bdev);
+
+	return file->migratable ? file_lock(file, bdev->limits.read_only) : 0;
+}
+
+static void file_deactivate(struct bdev *bdev)
+{
+	if (file_bdev(bdev)->migratable)
+		flock(file_bdev(bdev)->fd, LOCK_UN);
+}
+
 static json_t *file_describe(const struct bdev *bdev)
 {
 	const struct file_bdev *file = file_bdev(bdev);
 
-	return json_pack("{s:{s:s, s:b, s:b, s:b}}",
+	return json_pack("{s:{s:s, s:b, s:b, s:b, s:b}}",
 			 file->dialect == BDEV_FILE_AIO ? "aio" : "uring", "filename",
 			 file->filename, "readonly", bdev->limits.read_only, "direct", file->direct,
-			 "block_device", file->device);
+			 "block_device", file->device, "migratable", file->migratable);
 }
 
 static json_t *file_config(const struct bdev *bdev, const char **method)
@@ -74,17 +94,24 @@ static json_t *file_config(const struct bdev *bdev, const char **method)
 		json_object_set_new(params, "readonly", json_boolean(bdev->limits.read_only));
 	if (file->buffered_wanted)
 		json_object_set_new(params, "buffered", json_true());
+	if (file->migratable)
+		json_object_set_new(params, "migratable", json_true());
 	return params;
 }
 
 static const struct bdev_ops file_ops = {
 	.driver = "file",
+	.release = file_release,
 	.destroy = file_destroy,
 	.channel_get = file_channel_get,
 	.channel_put = file_channel_put,
+	.activate = file_activate,
+	.deactivate = file_deactivate,
 	.submit = file_submit,
 	.describe = file_describe,
 	.config = file_config,
+	.reserve = file_reserve,
+	.settle = file_settle,
 };
 
 bool bdev_is_file(const struct bdev *bdev, enum bdev_file_dialect dialect)
@@ -109,13 +136,13 @@ static void set_limits(struct bdev *bdev, const struct file_geometry *geometry, 
 	};
 }
 
-/* Tells at creation, not at the first guest, that there is no io_uring. Control thread. */
+/* Tells at creation, not at the first guest, that there is no io_uring. Any thread. */
 static int check_io_uring(char *error, size_t error_bytes)
 {
 	static bool usable;
 	struct io_uring uring;
 
-	if (usable)
+	if (load_relaxed(&usable))
 		return 0;
 	int rc = io_uring_queue_init(1, &uring, 0);
 	if (rc < 0) {
@@ -124,7 +151,7 @@ static int check_io_uring(char *error, size_t error_bytes)
 		return rc;
 	}
 	io_uring_queue_exit(&uring);
-	usable = true;
+	store_relaxed(&usable, true);
 	return 0;
 }
 
@@ -147,20 +174,8 @@ static int set_filename(struct file_bdev *file, const char *filename, char *erro
 	return 0;
 }
 
-static int file_register(struct bdev *bdev, char *error, size_t error_bytes)
-{
-	int rc = bdev_register(bdev);
-
-	if (rc == -EEXIST)
-		snprintf(error, error_bytes, "a bdev named '%s', or with the same uuid, exists",
-			 bdev->name);
-	else if (rc < 0)
-		snprintf(error, error_bytes, "the file cannot be used as a disk");
-	return rc;
-}
-
-int bdev_file_create(const struct bdev_file_options *options, struct bdev **out, char *error,
-		     size_t error_bytes)
+int bdev_file_open(const struct bdev_file_options *options, struct bdev **out, char *error,
+		   size_t error_bytes)
 {
 	struct file_geometry geometry = {0};
 	int rc = check_io_uring(error, error_bytes);
@@ -183,6 +198,7 @@ int bdev_file_create(const struct bdev_file_options *options, struct bdev **out,
 	bdev->channel_ctx_bytes = sizeof(struct file_channel);
 	file->dialect = options->dialect;
 	file->buffered_wanted = options->buffered;
+	file->migratable = options->migratable;
 	rc = set_filename(file, options->filename, error, error_bytes);
 	if (rc < 0)
 		goto free_file;
@@ -190,17 +206,46 @@ int bdev_file_create(const struct bdev_file_options *options, struct bdev **out,
 	if (rc < 0)
 		goto free_name;
 	set_limits(bdev, &geometry, options->read_only);
-	rc = file_register(bdev, error, error_bytes);
-	if (rc < 0)
-		goto close_fd;
 	*out = bdev;
 	return 0;
 
-close_fd:
-	fd_close(&file->fd);
 free_name:
 	free(file->filename);
 free_file:
 	free(file);
+	return rc;
+}
+
+int bdev_file_register(struct bdev *bdev, char *error, size_t error_bytes)
+{
+	int rc = bdev_register(bdev);
+
+	if (rc == -EEXIST)
+		snprintf(error, error_bytes, "a bdev named '%s', or with the same uuid, exists",
+			 bdev->name);
+	else if (rc < 0)
+		snprintf(error, error_bytes, "the file cannot be used as a disk");
+	return rc;
+}
+
+void bdev_file_abandon(struct bdev *bdev)
+{
+	file_release(bdev);
+	file_destroy(bdev);
+}
+
+int bdev_file_create(const struct bdev_file_options *options, struct bdev **out, char *error,
+		     size_t error_bytes)
+{
+	struct bdev *bdev;
+	int rc = bdev_file_open(options, &bdev, error, error_bytes);
+
+	if (rc < 0)
+		return rc;
+	rc = bdev_file_register(bdev, error, error_bytes);
+	if (rc < 0)
+		bdev_file_abandon(bdev);
+	else
+		*out = bdev;
 	return rc;
 }

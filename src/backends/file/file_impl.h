@@ -3,7 +3,8 @@
  * The inside of the file back-end.
  *
  *   bdev_file.c    constructor, limits, configuration          control thread
- *   file_open.c    opening, locking, geometry                  control thread
+ *   file_open.c    opening, locking, geometry                  a worker
+ *   file_resize.c  changes of size                            control thread
  *   file_ring.c    the io_uring of a reactor                   its reactor
  *   file_io.c      what becomes of one I/O                     its reactor
  *   file_prep.c    how a step of it is put to the kernel      its reactor
@@ -28,6 +29,8 @@ struct file_bdev {
 	bool device;
 	bool direct;
 	bool buffered_wanted;
+	bool migratable;       /* locked while active, not while open */
+	bool cut_wanted;       /* the file is ours to cut when the disk has shrunk */
 	uint32_t memory_align; /* of buffers; 1 when not direct */
 	uint32_t offset_align; /* of offsets and lengths; 1 when not direct */
 
@@ -62,6 +65,13 @@ struct file_geometry {
  * the aligns of file. 0, or -errno with a sentence in error and nothing left open. */
 int file_open(struct file_bdev *file, const struct bdev_file_options *options,
 	      struct file_geometry *geometry, char *error, size_t error_bytes);
+
+/* Takes the lock that keeps other owners out, shared for readers: 0, -EBUSY, or another -errno.
+ * In-flight I/O keeps the open file, and so the lock, which is what lets a successor trust it. */
+int file_lock(const struct file_bdev *file, bool read_only);
+
+int file_reserve(struct bdev *bdev, uint64_t block_count);
+void file_settle(struct bdev *bdev);
 
 /* ---- bounce buffers ---------------------------------------------------------------------- */
 

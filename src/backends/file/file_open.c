@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening a file or block device for a disk: O_DIRECT where it works, the lock that keeps a second
- * opener out, and what the storage says of its sizes and alignments. Control thread; may block.
+ * opener out, and what the storage says of its sizes and alignments. On a worker; may block.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -113,17 +113,25 @@ static int open_fd(struct file_bdev *file, const struct bdev_file_options *optio
 	return fd_set_nonblocking(file->fd, false);
 }
 
-/* Locks of separate opens conflict, also inside one process. In-flight I/O keeps the description
- * open and so the lock held, which is what lets a successor trust it. */
-static int lock_fd(const struct file_bdev *file, bool read_only, const struct report *report)
+/* Locks of separate opens conflict, also inside one process. */
+int file_lock(const struct file_bdev *file, bool read_only)
 {
 	if (flock(file->fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
 		return 0;
-	if (errno == EWOULDBLOCK)
-		return fail(report, -EBUSY,
+	return errno == EWOULDBLOCK ? -EBUSY : -errno;
+}
+
+static int lock_fd(const struct file_bdev *file, bool read_only, const struct report *report)
+{
+	int rc = file->migratable ? 0 : file_lock(file, read_only);
+
+	if (rc == -EBUSY)
+		return fail(report, rc,
 			    "is in use by another process or another disk: "
 			    "it holds a lock on the file");
-	return fail(report, -errno, "cannot be locked: %s", strerror(errno));
+	if (rc < 0)
+		return fail(report, rc, "cannot be locked: %s", strerror(-rc));
+	return 0;
 }
 
 static void go_buffered(struct file_bdev *file)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The memory back-end: making a disk in a memfd, and taking it away. Control thread. The I/O is in
- * memory_io.c.
+ * memory_io.c, changes of size are in memory_resize.c.
  */
 #include "backends/memory/bdev_memory.h"
 
@@ -16,8 +16,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 
-/* Where transparent huge pages may start, and hugetlb's usual page. */
-#define HUGE_PAGE_BYTES (2ull << 20)
 #define MEMORY_UNMAP_MAX_BYTES (1ull << 30)
 
 static void memory_destroy(struct bdev *bdev)
@@ -25,6 +23,8 @@ static void memory_destroy(struct bdev *bdev)
 	struct memory_bdev *memory = memory_bdev(bdev);
 
 	munmap(memory->base, memory->map_bytes);
+	if (memory->old_base != NULL)
+		munmap(memory->old_base, memory->old_map_bytes);
 	fd_close(&memory->fd);
 	free(memory);
 }
@@ -37,9 +37,9 @@ static json_t *memory_describe(const struct bdev *bdev)
 static json_t *memory_config(const struct bdev *bdev, const char **method)
 {
 	*method = "bdev_malloc_create";
-	json_t *params = json_pack("{s:I, s:I, s:I}", "num_blocks", (json_int_t)bdev->block_count,
-				   "block_size", (json_int_t)bdev->limits.block_size_bytes,
-				   "physical_block_size",
+	json_t *params = json_pack("{s:I, s:I, s:I}", "num_blocks",
+				   (json_int_t)bdev_config_block_count(bdev), "block_size",
+				   (json_int_t)bdev->limits.block_size_bytes, "physical_block_size",
 				   (json_int_t)bdev->limits.physical_block_size_bytes);
 
 	if (memory_bdev(bdev)->hugetlb_wanted)
@@ -55,6 +55,9 @@ static const struct bdev_ops memory_ops = {
 	.submit = memory_submit,
 	.describe = memory_describe,
 	.config = memory_config,
+	.reserve = memory_reserve,
+	.settle = memory_settle,
+	.channel_resize = memory_channel_resize,
 };
 
 static int map_fd(struct memory_bdev *memory, unsigned int memfd_flags)
@@ -79,7 +82,8 @@ static int map_fd(struct memory_bdev *memory, unsigned int memfd_flags)
 static int map_disk(struct memory_bdev *memory, uint64_t size_bytes)
 {
 	if (memory->hugetlb_wanted) {
-		memory->map_bytes = (size_bytes + HUGE_PAGE_BYTES - 1) & ~(HUGE_PAGE_BYTES - 1);
+		memory->hugetlb = true;
+		memory->map_bytes = memory_map_bytes(memory, size_bytes);
 		int rc = map_fd(memory, MFD_HUGETLB | MFD_HUGE_2MB);
 		memory->hugetlb = rc == 0;
 		if (rc < 0)
@@ -87,9 +91,7 @@ static int map_disk(struct memory_bdev *memory, uint64_t size_bytes)
 				 (unsigned long long)(memory->map_bytes >> 20), strerror(-rc));
 	}
 	if (!memory->hugetlb) {
-		uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-
-		memory->map_bytes = (size_bytes + page - 1) & ~(page - 1);
+		memory->map_bytes = memory_map_bytes(memory, size_bytes);
 		int rc = map_fd(memory, 0);
 		if (rc < 0)
 			return rc;
@@ -122,7 +124,8 @@ static void set_limits(struct memory_bdev *memory, const struct bdev_memory_opti
 static bool size_valid(const struct bdev_memory_options *options)
 {
 	return options->block_size_bytes != 0 && options->block_count != 0 &&
-	       options->block_count <= (INT64_MAX - HUGE_PAGE_BYTES) / options->block_size_bytes;
+	       options->block_count <=
+		       (INT64_MAX - MEMORY_HUGE_PAGE_BYTES) / options->block_size_bytes;
 }
 
 int bdev_memory_create(const struct bdev_memory_options *options, struct bdev **out)

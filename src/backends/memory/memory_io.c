@@ -58,8 +58,9 @@ static bool punch(const struct memory_bdev *memory, uint64_t begin, uint64_t end
 }
 
 /* Releases the whole pages in the range. With zero_edges the rest of it is zeroed too. */
-static void unmap(const struct memory_bdev *memory, uint64_t offset, uint64_t len, bool zero_edges)
+static void unmap(const struct memory_channel *ctx, uint64_t offset, uint64_t len, bool zero_edges)
 {
+	const struct memory_bdev *memory = ctx->memory;
 	uint64_t mask = memory->page_bytes - 1;
 	uint64_t end = offset + len;
 	uint64_t page_begin = (offset + mask) & ~mask;
@@ -69,15 +70,15 @@ static void unmap(const struct memory_bdev *memory, uint64_t offset, uint64_t le
 	if (!zero_edges)
 		return;
 	if (!punched) {
-		memset(memory->base + offset, 0, len);
+		memset(ctx->base + offset, 0, len);
 		return;
 	}
-	memset(memory->base + offset, 0, page_begin - offset);
-	memset(memory->base + page_end, 0, end - page_end);
+	memset(ctx->base + offset, 0, page_begin - offset);
+	memset(ctx->base + page_end, 0, end - page_end);
 }
 
 /* Does the part [done_bytes, done_bytes + len_bytes) of an I/O. */
-static void do_slice(const struct memory_bdev *memory, struct bdev_io *io, struct memory_io *state,
+static void do_slice(const struct memory_channel *ctx, struct bdev_io *io, struct memory_io *state,
 		     uint64_t len_bytes)
 {
 	uint64_t offset = io->offset_bytes + state->done_bytes;
@@ -85,16 +86,16 @@ static void do_slice(const struct memory_bdev *memory, struct bdev_io *io, struc
 	switch (io->type) {
 	case BDEV_IO_READ:
 	case BDEV_IO_WRITE:
-		copy_slice(io, state, memory->base + offset, len_bytes);
+		copy_slice(io, state, ctx->base + offset, len_bytes);
 		break;
 	case BDEV_IO_DISCARD:
-		unmap(memory, offset, len_bytes, false);
+		unmap(ctx, offset, len_bytes, false);
 		break;
 	case BDEV_IO_WRITE_ZEROES:
-		if ((io->flags & BDEV_IO_UNMAP) != 0 && !memory->hugetlb)
-			unmap(memory, offset, len_bytes, true);
+		if ((io->flags & BDEV_IO_UNMAP) != 0 && !ctx->memory->hugetlb)
+			unmap(ctx, offset, len_bytes, true);
 		else
-			memset(memory->base + offset, 0, len_bytes);
+			memset(ctx->base + offset, 0, len_bytes);
 		break;
 	default: /* FLUSH: there is nothing more stable to bring it to */
 		break;
@@ -120,7 +121,7 @@ static unsigned int long_poll(struct poller *poller)
 	struct bdev_io *io = ctx->long_first;
 	struct memory_io *state = (struct memory_io *)io->backend_ctx;
 
-	do_slice(memory_bdev(ctx->channel->bdev), io, state, slice_len(io, state));
+	do_slice(ctx, io, state, slice_len(io, state));
 	if (state->done_bytes < io->len_bytes)
 		return 1;
 	ctx->long_first = io->next;
@@ -152,6 +153,8 @@ int memory_channel_get(struct bdev_channel *channel)
 
 	ctx->poller.poll = long_poll;
 	ctx->channel = channel;
+	ctx->memory = memory_bdev(channel->bdev);
+	ctx->base = load_relaxed(&ctx->memory->base);
 	ctx->long_last = &ctx->long_first;
 	return 0;
 }
@@ -163,9 +166,17 @@ void memory_channel_put(struct bdev_channel *channel)
 	ensure(ctx->long_first == NULL);
 }
 
+/* Both mappings show the same memory until all channels have gone over. */
+void memory_channel_resize(struct bdev_channel *channel)
+{
+	struct memory_channel *ctx = (struct memory_channel *)channel->ctx;
+
+	ctx->base = load_relaxed(&ctx->memory->base);
+}
+
 void memory_submit(struct bdev_channel *channel, struct bdev_io *io)
 {
-	const struct memory_bdev *memory = memory_bdev(channel->bdev);
+	const struct memory_channel *ctx = (const struct memory_channel *)channel->ctx;
 
 	if (unlikely(io->len_bytes > SLICE_BYTES && io->type != BDEV_IO_FLUSH)) {
 		long_begin(channel, io);
@@ -174,10 +185,10 @@ void memory_submit(struct bdev_channel *channel, struct bdev_io *io)
 	/* The common case: one buffer. */
 	if (likely(io->type <= BDEV_IO_WRITE && io->iov_count == 1)) {
 		ensure(io->iovs[0].iov_len >= io->len_bytes);
-		copy(io, io->iovs[0].iov_base, memory->base + io->offset_bytes, io->len_bytes);
+		copy(io, io->iovs[0].iov_base, ctx->base + io->offset_bytes, io->len_bytes);
 	} else {
 		struct memory_io state = {0};
-		do_slice(memory, io, &state, io->len_bytes);
+		do_slice(ctx, io, &state, io->len_bytes);
 	}
 	bdev_io_complete(io, BDEV_STATUS_OK);
 }

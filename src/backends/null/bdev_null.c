@@ -31,9 +31,18 @@ static json_t *null_describe(const struct bdev *bdev)
 static json_t *null_config(const struct bdev *bdev, const char **method)
 {
 	*method = "bdev_null_create";
-	return json_pack("{s:I, s:I, s:I}", "num_blocks", (json_int_t)bdev->block_count,
+	return json_pack("{s:I, s:I, s:I}", "num_blocks", (json_int_t)bdev_config_block_count(bdev),
 			 "block_size", (json_int_t)bdev->limits.block_size_bytes,
 			 "physical_block_size", (json_int_t)bdev->limits.physical_block_size_bytes);
+}
+
+static int null_reserve(struct bdev *bdev, uint64_t block_count)
+{
+	return 0;
+}
+
+static void null_settle(struct bdev *bdev)
+{
 }
 
 static const struct bdev_ops null_ops = {
@@ -42,6 +51,8 @@ static const struct bdev_ops null_ops = {
 	.submit = null_submit,
 	.describe = null_describe,
 	.config = null_config,
+	.reserve = null_reserve,
+	.settle = null_settle,
 };
 
 static struct bdev_limits null_limits(const struct bdev_null_options *options)

@@ -12,11 +12,13 @@
 #define SECTOR_BYTES 512u
 #define BIT(n) (1ull << (n))
 
-static uint32_t sectors_u32(uint64_t bytes)
+/* In sectors, as many as 32 bits can say and still whole blocks. */
+static uint32_t sectors_u32(uint64_t bytes, uint32_t block_bytes)
 {
 	uint64_t sectors = bytes / SECTOR_BYTES;
+	uint64_t max = UINT32_MAX - UINT32_MAX % (block_bytes / SECTOR_BYTES);
 
-	return sectors > UINT32_MAX ? UINT32_MAX : (uint32_t)sectors;
+	return (uint32_t)MIN(sectors, max);
 }
 
 static uint8_t log2_u32(uint32_t v)
@@ -36,19 +38,21 @@ void blk_config_fill(struct virtio_blk_config *config, const struct bdev *bdev,
 	config->seg_max = BLK_SEG_MAX;
 	config->blk_size = block;
 	config->physical_block_exp = log2_u32(limits->physical_block_size_bytes / block);
-	config->min_io_size = (uint16_t)(limits->physical_block_size_bytes / block);
+	/* The largest power of two that fits; the exponent above tells the whole of it. */
+	config->min_io_size = (uint16_t)MIN(limits->physical_block_size_bytes / block, 1u << 15);
 	config->opt_io_size = limits->optimal_io_bytes / block;
 	config->wce = writeback;
 	config->num_queues = (uint16_t)queue_count;
 	/* Zero limits beside the feature bit crash drivers; without the bit they are not read. */
 	if (limits->discard_max_bytes > 0) {
-		config->max_discard_sectors = sectors_u32(limits->discard_max_bytes);
+		config->max_discard_sectors = sectors_u32(limits->discard_max_bytes, block);
 		config->max_discard_seg = BLK_RANGES_MAX;
 		config->discard_sector_alignment =
 			MAX(limits->discard_granularity_bytes, block) / SECTOR_BYTES;
 	}
 	if (limits->write_zeroes_max_bytes > 0) {
-		config->max_write_zeroes_sectors = sectors_u32(limits->write_zeroes_max_bytes);
+		config->max_write_zeroes_sectors =
+			sectors_u32(limits->write_zeroes_max_bytes, block);
 		config->max_write_zeroes_seg = BLK_RANGES_MAX;
 		config->write_zeroes_may_unmap = limits->write_zeroes_unmap;
 	}
@@ -59,9 +63,10 @@ uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_co
 {
 	uint64_t features = BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_RING_F_INDIRECT_DESC) |
 			    BIT(VIRTIO_RING_F_EVENT_IDX) | BIT(VHOST_USER_F_PROTOCOL_FEATURES) |
-			    BIT(VIRTIO_BLK_F_SIZE_MAX) | BIT(VIRTIO_BLK_F_SEG_MAX) |
-			    BIT(VIRTIO_BLK_F_BLK_SIZE) | BIT(VIRTIO_BLK_F_TOPOLOGY) |
-			    BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE);
+			    BIT(VHOST_F_LOG_ALL) | BIT(VIRTIO_BLK_F_SIZE_MAX) |
+			    BIT(VIRTIO_BLK_F_SEG_MAX) | BIT(VIRTIO_BLK_F_BLK_SIZE) |
+			    BIT(VIRTIO_BLK_F_TOPOLOGY) | BIT(VIRTIO_BLK_F_FLUSH) |
+			    BIT(VIRTIO_BLK_F_CONFIG_WCE);
 
 	if (packed_ring)
 		features |= BIT(VIRTIO_F_RING_PACKED);
@@ -78,8 +83,8 @@ uint64_t blk_features(const struct bdev *bdev, bool read_only, uint32_t queue_co
 
 static uint64_t device_features(const struct vhost_controller *controller)
 {
-	return blk_features(controller->open->bdev, controller->read_only, controller->queue_count,
-			    controller->packed_ring);
+	return blk_features(controller_bdev(controller), controller->read_only,
+			    controller->queue_count, controller->packed_ring);
 }
 
 static void device_config_get(const struct vhost_controller *controller, uint8_t *out,
@@ -87,7 +92,7 @@ static void device_config_get(const struct vhost_controller *controller, uint8_t
 {
 	struct virtio_blk_config config;
 
-	blk_config_fill(&config, controller->open->bdev, controller->queue_count,
+	blk_config_fill(&config, controller_bdev(controller), controller->queue_count,
 			controller->writeback);
 	memset(out, 0, out_bytes);
 	memcpy(out, &config, MIN(out_bytes, sizeof(config)));
@@ -99,7 +104,7 @@ static void device_config_get(const struct vhost_controller *controller, uint8_t
  */
 static bool is_write_through(const struct vhost_session *session)
 {
-	if (!session->controller->open->bdev->limits.volatile_write_cache)
+	if (!controller_bdev(session->controller)->limits.volatile_write_cache)
 		return false;
 	if (!(session->features & BIT(VIRTIO_BLK_F_FLUSH)))
 		return true;

@@ -25,21 +25,29 @@ static int pool_init(struct blk_iov_pool *pool)
 	return 0;
 }
 
+/* Zeroed, and on cache lines of its own: aligned_alloc(3) takes whole ones only. */
+static void *alloc_lines(size_t bytes)
+{
+	size_t padded = (bytes + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
+	void *memory = aligned_alloc(CACHE_LINE_BYTES, padded);
+
+	if (memory != NULL)
+		memset(memory, 0, padded);
+	return memory;
+}
+
 int blk_queue_create(const struct blk_queue_options *options, struct blk_queue **out)
 {
-	struct blk_queue *queue = aligned_alloc(CACHE_LINE_BYTES, sizeof(*queue));
+	struct blk_queue *queue = alloc_lines(sizeof(*queue));
 
 	if (queue == NULL)
 		return -ENOMEM;
-	memset(queue, 0, sizeof(*queue));
 	vhost_queue_init(&queue->base, blk_queue_poll);
-	size_t bytes = options->size * sizeof(struct blk_request);
-	queue->requests = aligned_alloc(CACHE_LINE_BYTES, bytes);
+	queue->requests = alloc_lines(options->size * sizeof(struct blk_request));
 	if (queue->requests == NULL || pool_init(&queue->pool) < 0) {
 		blk_queue_destroy(queue);
 		return -ENOMEM;
 	}
-	memset(queue->requests, 0, bytes);
 	for (uint16_t i = 0; i < options->size; i++) {
 		queue->requests[i].queue = queue;
 		queue->requests[i].head = i;

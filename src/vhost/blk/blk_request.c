@@ -38,11 +38,26 @@ static void give_back_long_iovs(struct blk_request *request)
 	request->long_iovs = NULL;
 }
 
+/* Logs what a request wrote: its data, written even if only in part, and the status byte. */
+__attribute__((cold)) static void mark_dirty(struct blk_request *request)
+{
+	struct vhost_queue *queue = &request->queue->base;
+
+	if (request->io.type == BDEV_IO_READ) {
+		for (uint32_t i = 0; i < request->io.iov_count; i++)
+			vhost_queue_mark_dirty(queue, request->io.iovs[i].iov_base,
+					       request->io.iovs[i].iov_len);
+	}
+	vhost_queue_mark_dirty(queue, request->status, 1);
+}
+
 void blk_request_end(struct blk_request *request, uint8_t status, uint32_t written_bytes)
 {
+	*request->status = status;
+	if (unlikely(request->queue->base.log != NULL))
+		mark_dirty(request);
 	if (unlikely(request->long_iovs != NULL))
 		give_back_long_iovs(request);
-	*request->status = status;
 	request->busy = false;
 	vhost_queue_complete(&request->queue->base, request->head, request->epoch, written_bytes);
 }
@@ -198,18 +213,30 @@ static void begin_write(struct blk_request *request, const struct virtqueue_chai
 		 data->readable_bytes);
 }
 
-/* A chain that cannot be served but whose status byte is known, or not even that. */
-static void refuse(struct blk_request *request, uint8_t *status)
+static void begin_flush(struct blk_request *request, const struct virtqueue_chain *data)
 {
-	if (status == NULL) {
-		/* No way to tell the driver: giving it back would look like success. */
-		virtqueue_break(&request->queue->base.vq, "request without a usable status byte");
-		return;
-	}
+	/* What data buffer it may have is not written: nothing is, from its start. */
+	if (unlikely(data->writable_bytes != 0))
+		request->written_bytes = 0;
+	begin_io(request, BDEV_IO_FLUSH, NULL, 0, 0, 0);
+}
+
+/* No way to tell the driver: giving the chain back would look like success. */
+static int refuse_without_status(struct blk_request *request)
+{
+	virtqueue_break(&request->queue->base.vq, "request without a usable status byte");
+	if (request->long_iovs != NULL)
+		give_back_long_iovs(request);
+	return -EINVAL;
+}
+
+/* A chain that cannot be served but whose status byte is known. */
+static void refuse(struct blk_request *request, uint8_t *status, uint64_t writable_bytes)
+{
 	request->status = status;
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&request->queue->base);
-	request->written_bytes = 0;
+	request->written_bytes = writable_bytes == 1 ? 1 : 0;
 	blk_request_fail(request, VIRTIO_BLK_S_IOERR);
 }
 
@@ -255,12 +282,14 @@ static int begin_request(struct blk_queue *queue, const struct virtqueue_head *h
 	int rc = walk(request, head, &chain);
 	if (unlikely(rc < 0))
 		return rc;
-	virtqueue_take(&queue->base.vq, head);
 	uint64_t written_bytes = chain.writable_bytes;
 	uint8_t *status = take_status(&chain);
-	if (unlikely(status == NULL || chain.unmapped || !take_header(&chain, &header) ||
+	if (unlikely(status == NULL))
+		return refuse_without_status(request);
+	virtqueue_take(&queue->base.vq, head);
+	if (unlikely(chain.unmapped || !take_header(&chain, &header) ||
 		     written_bytes > UINT32_MAX)) {
-		refuse(request, status);
+		refuse(request, status, written_bytes);
 		return 0;
 	}
 	request->status = status;
@@ -272,7 +301,7 @@ static int begin_request(struct blk_queue *queue, const struct virtqueue_head *h
 	else if (likely(header.type == VIRTIO_BLK_T_OUT))
 		begin_write(request, &chain, header.sector);
 	else if (header.type == VIRTIO_BLK_T_FLUSH)
-		begin_io(request, BDEV_IO_FLUSH, NULL, 0, 0, 0);
+		begin_flush(request, &chain);
 	else
 		blk_request_special(request, header.type, &chain);
 	return 0;

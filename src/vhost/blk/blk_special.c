@@ -9,7 +9,8 @@
 #include "vhost/blk/blk_request.h"
 
 /* Writes len bytes into the writable part; true if it is exactly as long. */
-static bool fill_writable(const struct virtqueue_chain *data, const void *from, size_t len)
+static bool fill_writable(struct vhost_queue *queue, const struct virtqueue_chain *data,
+			  const void *from, size_t len)
 {
 	const uint8_t *bytes = from;
 
@@ -17,6 +18,9 @@ static bool fill_writable(const struct virtqueue_chain *data, const void *from, 
 		return false;
 	for (uint32_t i = data->readable_count; i < data->iov_count; i++) {
 		memcpy(data->iovs[i].iov_base, bytes, data->iovs[i].iov_len);
+		if (queue->log != NULL)
+			vhost_queue_mark_dirty(queue, data->iovs[i].iov_base,
+					       data->iovs[i].iov_len);
 		bytes += data->iovs[i].iov_len;
 	}
 	return true;
@@ -24,7 +28,8 @@ static bool fill_writable(const struct virtqueue_chain *data, const void *from, 
 
 static void get_id(struct blk_request *request, const struct virtqueue_chain *data)
 {
-	bool filled = fill_writable(data, request->queue->serial, BLK_SERIAL_BYTES);
+	bool filled = fill_writable(&request->queue->base, data, request->queue->serial,
+				    BLK_SERIAL_BYTES);
 
 	if (filled)
 		blk_request_end(request, VIRTIO_BLK_S_OK, BLK_SERIAL_BYTES + 1);
