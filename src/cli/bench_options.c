@@ -14,6 +14,7 @@
 
 #define BLOCK_BYTES_MAX (16ull << 20)
 #define SECONDS_MAX (30.0 * 86400.0)
+#define THINK_US_MAX 5000000u
 #define TARGET_PREFIX "vhost-blk:"
 
 static const struct bench_workload workloads[] = {
@@ -46,6 +47,11 @@ void bench_options_print_help(void)
 	      "                    one thread, not pinned)\n"
 	      "  --poll            poll the rings (default)\n"
 	      "  --sleep           wait for the target's call eventfds instead\n"
+	      "  --think-us N      submit --iodepth I/Os at once, wait for all, pause for N us,\n"
+	      "                    and so on: latency of a target that has gone quiet\n"
+	      "  --ring KIND       format of the virtqueues: split (default) or packed\n"
+	      "  --event-idx       negotiate EVENT_IDX: kicks and calls by index\n"
+	      "  --inflight        keep the target's inflight journal, as VMMs do\n"
 	      "  --hugepages       share explicit huge pages with the target\n"
 	      "  --json            print one JSON object\n"
 	      "  --help            this text\n"
@@ -141,6 +147,10 @@ enum option_id {
 	OPT_CPU,
 	OPT_POLL,
 	OPT_SLEEP,
+	OPT_THINK_US,
+	OPT_RING,
+	OPT_EVENT_IDX,
+	OPT_INFLIGHT,
 	OPT_HUGEPAGES,
 	OPT_JSON,
 	OPT_HELP,
@@ -162,6 +172,10 @@ static const struct option long_options[] = {
 	{"cpu", required_argument, NULL, OPT_CPU},
 	{"poll", no_argument, NULL, OPT_POLL},
 	{"sleep", no_argument, NULL, OPT_SLEEP},
+	{"think-us", required_argument, NULL, OPT_THINK_US},
+	{"ring", required_argument, NULL, OPT_RING},
+	{"event-idx", no_argument, NULL, OPT_EVENT_IDX},
+	{"inflight", no_argument, NULL, OPT_INFLIGHT},
 	{"hugepages", no_argument, NULL, OPT_HUGEPAGES},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -170,30 +184,34 @@ static const struct option long_options[] = {
 
 #define UNSET UINT64_MAX
 
-static int parse_flag(struct bench_options *options, int id)
+/* Options without a value: what each sets. */
+static bool *flag_of(struct bench_options *options, int id)
 {
 	switch (id) {
 	case OPT_VERIFY:
-		options->verify = true;
-		return 0;
+		return &options->verify;
 	case OPT_POLL:
-		options->sleep = false;
-		return 0;
 	case OPT_SLEEP:
-		options->sleep = true;
-		return 0;
+		return &options->sleep;
+	case OPT_EVENT_IDX:
+		return &options->event_idx;
+	case OPT_INFLIGHT:
+		return &options->inflight;
 	case OPT_HUGEPAGES:
-		options->hugepages = true;
-		return 0;
+		return &options->hugepages;
 	case OPT_JSON:
-		options->json = true;
-		return 0;
-	case OPT_HELP:
-		options->help = true;
-		return 0;
+		return &options->json;
 	default:
-		return -EINVAL;
+		return &options->help;
 	}
+}
+
+static int parse_ring(const char *text, bool *out_packed)
+{
+	*out_packed = strcmp(text, "packed") == 0;
+	if (!*out_packed && strcmp(text, "split") != 0)
+		return complain("--ring must be split or packed, not \"%s\"", text);
+	return 0;
 }
 
 static int parse_option(struct bench_options *options, int id, const char *arg)
@@ -226,8 +244,16 @@ static int parse_option(struct bench_options *options, int id, const char *arg)
 		if (text_parse_cpus(arg, options->cpus, BENCH_CPU_WORDS) < 0)
 			return complain("--cpu must be a list such as 0,2-3, not \"%s\"", arg);
 		return 0;
+	case OPT_RING:
+		return parse_ring(arg, &options->packed);
+	case OPT_THINK_US:
+		if (parse_count("think-us", arg, 1, THINK_US_MAX, &options->think_ns) < 0)
+			return -EINVAL;
+		options->think_ns *= 1000;
+		return 0;
 	default:
-		return parse_flag(options, id);
+		*flag_of(options, id) = id != OPT_POLL;
+		return 0;
 	}
 }
 

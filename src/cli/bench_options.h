@@ -32,9 +32,13 @@ struct bench_options {
 	uint64_t seed;
 	uint64_t read_percent; /* of randrw */
 	uint64_t flush_every;  /* 0: never */
+	uint64_t think_ns;     /* pause between rounds of --iodepth I/Os; 0: none, and no rounds */
 	uint64_t cpus[BENCH_CPU_WORDS];
 	bool cpus_given;
 	bool sleep;
+	bool packed;
+	bool event_idx;
+	bool inflight;
 	bool verify;
 	bool hugepages;
 	bool json;

@@ -32,7 +32,7 @@ static ALWAYS_INLINE uint64_t next_plain(struct bench_queue *queue, bool *read)
 	return unit;
 }
 
-/* Puts a slot's next request into the avail ring: false when there is none left. */
+/* Puts a slot's next request into the ring: false when there is none left. */
 static ALWAYS_INLINE bool submit(struct bench_queue *queue, uint32_t slot, uint64_t now,
 				 bool verify)
 {
@@ -120,35 +120,30 @@ static void note_progress(struct bench_stats *stats, uint32_t count, uint64_t no
 	counter_add(&stats->progress, count);
 }
 
-/* Of an untrusted used entry: the slot, or UINT32_MAX. */
-static ALWAYS_INLINE uint32_t slot_of(const struct bench_queue *queue, uint32_t id)
+/* Of an untrusted used entry: the slot, or UINT32_MAX if it is not outstanding. What was submitted
+ * at now, in this very batch, is not published yet. */
+static ALWAYS_INLINE uint32_t slot_of(const struct bench_queue *queue, uint32_t id, uint64_t now)
 {
 	uint32_t slot = id >> queue->slots.head_shift;
 
 	if (unlikely(slot >= queue->slots.count || (slot << queue->slots.head_shift) != id ||
-		     !queue->state[slot].busy))
+		     !queue->state[slot].busy || queue->state[slot].submit_ticks == now))
 		return UINT32_MAX;
 	return slot;
 }
 
 static ALWAYS_INLINE uint32_t poll_queue(struct bench_queue *queue, bool verify)
 {
-	uint32_t count = vring_driver_used_count(&queue->ring);
-
-	if (count == 0 || queue->broken != NULL)
+	if (!vring_driver_look(&queue->ring) || queue->broken != NULL)
 		return 0;
-	if (unlikely(count > queue->outstanding)) {
-		queue->broken = "the target completed more requests than are outstanding";
-		return 0;
-	}
-	count = MIN(count, BATCH_MAX);
 	struct bench_stats *stats = queue->stats;
 	uint64_t now = ticks_now();
-	uint64_t reads = 0, writes = 0, submitted = 0;
+	uint64_t reads = 0, writes = 0;
+	uint32_t id, count = 0, submitted = 0;
 	uint64_t run_latency = 0, run_count = 0; /* equal latencies in a row, recorded at once */
 
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t slot = slot_of(queue, vring_driver_take(&queue->ring));
+	while (count < BATCH_MAX && vring_driver_take(&queue->ring, &id)) {
+		uint32_t slot = slot_of(queue, id, now);
 		if (unlikely(slot == UINT32_MAX)) {
 			queue->broken = "the target completed a request that is not outstanding";
 			break;
@@ -158,6 +153,7 @@ static ALWAYS_INLINE uint32_t poll_queue(struct bench_queue *queue, bool verify)
 		uint64_t latency = now - state->submit_ticks;
 		state->busy = false;
 		queue->outstanding--;
+		count++;
 		if (unlikely(status != VIRTIO_BLK_S_OK))
 			account_failure(queue, slot, status);
 		if (unlikely(slot == queue->depth)) {
@@ -176,11 +172,12 @@ static ALWAYS_INLINE uint32_t poll_queue(struct bench_queue *queue, bool verify)
 		}
 		run_latency = latency;
 		run_count++;
-		submitted += submit(queue, slot, now, verify);
+		if (likely(queue->think_ticks == 0))
+			submitted += submit(queue, slot, now, verify);
 	}
 	if (run_count != 0)
 		histogram_record_many(&stats->latency, run_latency, run_count);
-	queue->outstanding += (uint32_t)submitted;
+	queue->outstanding += submitted;
 	if (submitted != 0)
 		publish(queue);
 	stats->reads += reads;
@@ -190,6 +187,8 @@ static ALWAYS_INLINE uint32_t poll_queue(struct bench_queue *queue, bool verify)
 		queue->writes_unflushed += writes;
 		submit_flush_if_due(queue, now);
 	}
+	if (unlikely(queue->think_ticks != 0) && queue->outstanding == 0)
+		queue->resume_ticks = ticks_now() + queue->think_ticks;
 	if ((queue->batch_number++ & SAMPLE_MASK) == 0) {
 		uint64_t spent = ticks_now() - now;
 		if (spent < SAMPLE_TICKS_MAX) {
@@ -216,6 +215,7 @@ void bench_queue_start(struct bench_queue *queue)
 	uint64_t now = ticks_now();
 	uint32_t submitted = 0;
 
+	queue->resume_ticks = 0;
 	for (uint32_t slot = 0; slot < queue->depth; slot++) {
 		if (verify)
 			submitted += submit(queue, slot, now, true);

@@ -46,7 +46,9 @@ struct bench_queue {
 
 	uint32_t depth;
 	uint32_t outstanding;
-	uint64_t remaining; /* I/Os still to submit in this phase */
+	uint64_t remaining;    /* I/Os still to submit in this phase */
+	uint64_t think_ticks;  /* 0: a completed I/O is followed by the next at once */
+	uint64_t resume_ticks; /* when the pause ends; 0: none */
 	uint64_t flush_every;
 	uint64_t writes_unflushed;
 	uint32_t batch_number;
@@ -68,6 +70,12 @@ void bench_queue_start(struct bench_queue *queue);
 /* Completes at most a batch, submits as many, and returns how many it completed. */
 uint32_t bench_queue_poll(struct bench_queue *queue);
 uint32_t bench_queue_poll_verify(struct bench_queue *queue);
+
+/* Whether the queue pauses between two rounds. */
+static inline bool bench_queue_pauses(const struct bench_queue *queue)
+{
+	return queue->resume_ticks != 0 && queue->remaining != 0;
+}
 
 /* Verification's part (bench_prover.c). Chooses the next unit and fills the slot's buffer if it
  * is to be written: false when nothing is left to do in this phase. Sets state->unit and *read. */

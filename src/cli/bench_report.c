@@ -70,6 +70,10 @@ static void add_parameters(json_t *object, const struct bench_setup *setup,
 	add_int(object, "capacity_bytes", setup->client.capacity_bytes);
 	add_int(object, "region_bytes", setup->region_bytes);
 	add_int(object, "device_block_size", setup->client.block_size_bytes);
+	json_object_set_new(object, "ring", json_string(options->packed ? "packed" : "split"));
+	json_object_set_new(object, "event_idx", json_boolean(options->event_idx));
+	json_object_set_new(object, "inflight", json_boolean(options->inflight));
+	add_int(object, "think_us", options->think_ns / 1000);
 	add_int(object, "ring_size", setup->plan.ring_size);
 	json_object_set_new(object, "indirect", json_boolean(setup->plan.indirect));
 }

@@ -297,6 +297,7 @@ static int create_threads(struct run *run)
 		thread->queue_step = count;
 		thread->cpu = cpus[i];
 		thread->sleep = run->setup->options->sleep;
+		thread->think = run->setup->options->think_ns != 0;
 		thread->verify = run->setup->options->verify;
 		run->thread_count++;
 		int rc = bench_thread_init(thread);

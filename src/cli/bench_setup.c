@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/random.h"
+#include "vhost/vhost_user_wire.h"
 
 #define VERIFY_DEFAULT_BYTES (1ull << 30)
 #define ARENA_BYTES_MAX (8ull << 30)
@@ -48,6 +50,16 @@ static enum bench_exit check_disk(const struct bench_options *options,
 				(unsigned long long)options->queue_count, client->queue_max);
 	if (options->flush_every != 0 && !client->flush)
 		return complain(BENCH_EXIT_USAGE, "--flush-every: the target does not offer FLUSH");
+	if (options->packed && !client->packed)
+		return complain(BENCH_EXIT_USAGE,
+				"--ring packed: the target does not offer packed rings");
+	if (options->event_idx && !client->event_idx)
+		return complain(BENCH_EXIT_USAGE,
+				"--event-idx: the target does not offer EVENT_IDX");
+	if (options->inflight &&
+	    !vhost_user_client_has_protocol(&client->vhost, VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD))
+		return complain(BENCH_EXIT_USAGE,
+				"--inflight: the target does not offer INFLIGHT_SHMFD");
 	return BENCH_EXIT_OK;
 }
 
@@ -69,6 +81,7 @@ static enum bench_exit plan_slots(struct bench_setup *setup)
 		.data_bytes = (uint32_t)options->block_bytes,
 		.data_align = options->block_bytes < DATA_ALIGN ? BLK_SECTOR_BYTES : DATA_ALIGN,
 		.segment_bytes = segment,
+		.packed = options->packed,
 	};
 	if (blk_slots_plan(&setup->plan, client->indirect) < 0)
 		return complain(BENCH_EXIT_USAGE,
@@ -158,8 +171,13 @@ static int queue_init(struct bench_setup *setup, uint32_t index)
 	const struct bench_options *options = setup->options;
 	struct bench_queue *queue = &setup->queues[index];
 
-	int rc = vring_driver_init(&queue->ring, &setup->arena, setup->plan.ring_size,
-				   options->sleep);
+	struct vring_driver_options ring = {
+		.size = setup->plan.ring_size,
+		.packed = options->packed,
+		.event_idx = options->event_idx,
+	};
+
+	int rc = vring_driver_init(&queue->ring, &setup->arena, &ring);
 	if (rc < 0)
 		return rc;
 	setup->queue_count++; /* from here on it is closed with the rest */
@@ -177,6 +195,7 @@ static int queue_init(struct bench_setup *setup, uint32_t index)
 	queue->unit_sectors = (uint32_t)(options->block_bytes / BLK_SECTOR_BYTES);
 	queue->depth = setup->plan.depth;
 	queue->flush_every = options->flush_every;
+	queue->think_ticks = ns_to_ticks(options->think_ns);
 	queue->units = setup->units;
 	queue->block_bytes = setup->client.block_size_bytes;
 	fill_buffers(setup, queue);
@@ -209,11 +228,20 @@ static enum bench_exit build_queues(struct bench_setup *setup)
 
 static int bring_up(struct bench_setup *setup)
 {
+	const struct bench_options *options = setup->options;
 	struct vhost_user_client *vhost = &setup->client.vhost;
+	struct blk_client_choice choice = {
+		.indirect = setup->plan.indirect,
+		.packed = options->packed,
+		.event_idx = options->event_idx,
+	};
 
-	int rc = blk_client_accept(&setup->client, setup->plan.indirect);
+	int rc = blk_client_accept(&setup->client, &choice);
 	if (rc == 0)
 		rc = vhost_user_client_set_memory(vhost, &setup->arena);
+	if (rc == 0 && options->inflight)
+		rc = vhost_user_client_keep_journal(vhost, setup->queue_count,
+						    setup->plan.ring_size);
 	for (uint32_t i = 0; rc == 0 && i < setup->queue_count; i++)
 		rc = vhost_user_client_set_vring(vhost, i, &setup->queues[i].ring);
 	for (uint32_t i = 0; rc == 0 && i < setup->queue_count; i++)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -14,6 +15,9 @@
  * and after some 50 us to whoever else wants this CPU, which may be the target. */
 #define ROUNDS_EAGER 256u
 #define ROUNDS_POLITE 2000u
+
+/* Shorter pauses are spun away: the kernel's timers come some 50 us late. */
+#define PAUSE_SPIN_NS 200000u
 
 #define for_each_queue(queue, thread)                                              \
 	for (struct bench_queue *queue = (thread)->queues + (thread)->queue_first; \
@@ -40,15 +44,64 @@ static bool is_finished(const struct bench_thread *thread)
 	{
 		if (queue->broken != NULL)
 			return true;
-		outstanding |= queue->outstanding != 0;
+		outstanding |= queue->outstanding != 0 || bench_queue_pauses(queue);
 	}
 	return !outstanding;
 }
 
-/* Interrupts are always on in this mode, so a completion after the last look at a ring has
- * signalled its eventfd, and the wait returns at once. */
-static void wait_for_calls(struct bench_thread *thread)
+/* True when no request is outstanding on any queue. */
+static bool all_pause(const struct bench_thread *thread)
 {
+	for_each_queue(queue, thread)
+	{
+		if (queue->outstanding != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Starts the queues whose pause is over and says so, or how long the shortest other pause still
+ * takes: UINT64_MAX when no queue pauses. */
+static bool resume_queues(struct bench_thread *thread, uint64_t *out_ticks)
+{
+	uint64_t now = ticks_now();
+	bool resumed = false;
+
+	*out_ticks = UINT64_MAX;
+	/* A pause is no gap in what the target does. */
+	if (all_pause(thread))
+		thread->stats.last_completion_ticks = now;
+	for_each_queue(queue, thread)
+	{
+		if (!bench_queue_pauses(queue))
+			continue;
+		if (queue->resume_ticks <= now) {
+			bench_queue_start(queue);
+			resumed = true;
+		} else {
+			*out_ticks = MIN(*out_ticks, queue->resume_ticks - now);
+		}
+	}
+	return resumed;
+}
+
+/* A completion after the last look at a ring, which enabling its calls is, signals its eventfd. */
+static bool enable_calls(struct bench_thread *thread)
+{
+	bool nothing = true;
+
+	for_each_queue(queue, thread) nothing &= vring_driver_enable_calls(&queue->ring);
+	return nothing;
+}
+
+/* Waits for a call, for the main thread, or for as long as said. */
+static void wait_for_calls(struct bench_thread *thread, uint64_t ticks)
+{
+	uint64_t ns = ticks == UINT64_MAX ? 0 : ticks_to_ns(ticks);
+	struct timespec limit = {
+		.tv_sec = (time_t)(ns / 1000000000),
+		.tv_nsec = (long)(ns % 1000000000),
+	};
 	nfds_t count = 0;
 
 	for_each_queue(queue, thread) thread->sources[count++] = (struct pollfd){
@@ -56,7 +109,7 @@ static void wait_for_calls(struct bench_thread *thread)
 		.events = POLLIN,
 	};
 	thread->sources[count++] = (struct pollfd){.fd = thread->wake_fd, .events = POLLIN};
-	if (poll(thread->sources, count, -1) <= 0)
+	if (ppoll(thread->sources, count, ticks == UINT64_MAX ? NULL : &limit, NULL) <= 0)
 		return;
 	for (nfds_t i = 0; i < count; i++) {
 		uint64_t value;
@@ -66,10 +119,24 @@ static void wait_for_calls(struct bench_thread *thread)
 	}
 }
 
+static void sleep_for_calls(struct bench_thread *thread, uint64_t ticks)
+{
+	if (enable_calls(thread))
+		wait_for_calls(thread, ticks);
+	for_each_queue(queue, thread) vring_driver_disable_calls(&queue->ring);
+}
+
 static void wait_for_work(struct bench_thread *thread, uint32_t idle_rounds)
 {
+	uint64_t pause_ticks = UINT64_MAX;
+
+	if (thread->think && resume_queues(thread, &pause_ticks))
+		return;
 	if (thread->sleep)
-		wait_for_calls(thread);
+		sleep_for_calls(thread, pause_ticks);
+	else if (thread->think && pause_ticks != UINT64_MAX &&
+		 ticks_to_ns(pause_ticks) > PAUSE_SPIN_NS && all_pause(thread))
+		wait_for_calls(thread, pause_ticks);
 	else if (idle_rounds > ROUNDS_POLITE)
 		sched_yield();
 	else if (idle_rounds > ROUNDS_EAGER)

@@ -36,6 +36,7 @@ struct bench_thread {
 	uint32_t queue_step;
 	int cpu; /* -1: not pinned */
 	bool sleep;
+	bool think; /* queues pause between rounds */
 	bool verify;
 	int wake_fd;            /* owned; eventfd by which the main thread ends a sleep */
 	struct pollfd *sources; /* owned; call eventfds and wake_fd, for sleeping */

@@ -168,8 +168,8 @@ static int place_images(struct serve *serve)
 	serve->images = calloc(args->positional_count, sizeof(*serve->images));
 	if (serve->images == NULL)
 		return cli_usage("out of memory");
-	if (run_dir != NULL)
-		serve->run_dir = cli_absolute_path(run_dir);
+	if (run_dir != NULL && (serve->run_dir = cli_absolute_path(run_dir)) == NULL)
+		return cli_usage("out of memory");
 	rc = serve_images_init(serve->images, args->positionals, args->positional_count,
 			       serve->run_dir);
 	if (rc != 0)

@@ -36,6 +36,7 @@ static json_t *reactor_describe(const struct reactor *reactor, int id)
 	char mask[REACTOR_CPU_MAX / 4 + 4];
 
 	reactor_get_stats(reactor, &stats);
+	uint64_t elapsed_ticks = stats.busy_ticks + stats.idle_ticks;
 	cpumask_text(reactor_cpu(reactor), mask, sizeof(mask));
 	return json_pack(
 		"{s:i, s:s, s:s, s:I, s:I, s:b, s:[{s:s, s:i, s:s, s:I}], s:I, s:I, s:I, s:I, s:I,"
@@ -44,11 +45,11 @@ static json_t *reactor_describe(const struct reactor *reactor, int id)
 		reactor_poll_mode_name(reactor_mode(reactor)), "busy", (json_int_t)stats.busy_ticks,
 		"idle", (json_int_t)stats.idle_ticks, "in_interrupt", in_interrupt(reactor, &stats),
 		"lw_threads", "name", reactor_name(reactor), "id", id, "cpumask", mask, "elapsed",
-		(json_int_t)(stats.busy_ticks + stats.idle_ticks), "sleep",
-		(json_int_t)stats.sleep_ticks, "iterations", (json_int_t)stats.iteration_count,
-		"sleeps", (json_int_t)stats.sleep_count, "messages",
-		(json_int_t)stats.message_count, "pollers", (json_int_t)stats.poller_count,
-		"active_pollers", (json_int_t)stats.active_poller_count);
+		(json_int_t)elapsed_ticks, "sleep", (json_int_t)stats.sleep_ticks, "iterations",
+		(json_int_t)stats.iteration_count, "sleeps", (json_int_t)stats.sleep_count,
+		"messages", (json_int_t)stats.message_count, "pollers",
+		(json_int_t)stats.poller_count, "active_pollers",
+		(json_int_t)stats.active_poller_count);
 }
 
 static void add_moves(json_t *reactor, unsigned int index)

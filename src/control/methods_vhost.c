@@ -198,7 +198,8 @@ static const struct rpc_param create_params[] = {
 	 .offset = offsetof(struct create_args, num_queues),
 	 .min = 1,
 	 .max = VHOST_QUEUE_MAX,
-	 .help = "The most virtqueues that the guest may use. Absent: a default of the device."},
+	 .help = "The most virtqueues that the guest may use. Absent: as many as there can be, "
+		 "256."},
 	{.name = "serial",
 	 .type = RPC_TYPE_STRING,
 	 .offset = offsetof(struct create_args, serial),

@@ -20,9 +20,10 @@ _Static_assert(offsetof(struct virtio_blk_config, unused1) + 3 == CONFIG_BYTES, 
 
 #define BLOCK_SIZE_MAX (64u << 10)
 
-#define PROTOCOL_FEATURES                                                       \
-	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) | \
-	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS))
+#define PROTOCOL_FEATURES                                                                     \
+	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |               \
+	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | \
+	 BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD))
 
 #define DRIVER_FEATURES                                                                     \
 	(BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_BLK_F_SIZE_MAX) | BIT(VIRTIO_BLK_F_SEG_MAX) | \
@@ -76,7 +77,7 @@ static int read_geometry(struct blk_client *client)
 
 int blk_client_open(struct blk_client *client, const char *path)
 {
-	*client = (struct blk_client){.vhost = {.sock = -1}};
+	*client = (struct blk_client){.vhost = {.sock = -1, .journal_fd = -1}};
 	int rc = vhost_user_client_connect(&client->vhost, path);
 	if (rc < 0)
 		return rc;
@@ -94,6 +95,8 @@ int blk_client_open(struct blk_client *client, const char *path)
 	client->read_only = offers(client, VIRTIO_BLK_F_RO);
 	client->flush = offers(client, VIRTIO_BLK_F_FLUSH);
 	client->indirect = offers(client, VIRTIO_RING_F_INDIRECT_DESC);
+	client->packed = offers(client, VIRTIO_F_RING_PACKED);
+	client->event_idx = offers(client, VIRTIO_RING_F_EVENT_IDX);
 	return read_geometry(client);
 }
 
@@ -102,11 +105,15 @@ void blk_client_close(struct blk_client *client)
 	vhost_user_client_close(&client->vhost);
 }
 
-int blk_client_accept(struct blk_client *client, bool indirect)
+int blk_client_accept(struct blk_client *client, const struct blk_client_choice *choice)
 {
 	uint64_t features = client->vhost.offered_features & DRIVER_FEATURES;
 
-	if (indirect)
+	if (choice->indirect)
 		features |= BIT(VIRTIO_RING_F_INDIRECT_DESC);
+	if (choice->packed)
+		features |= BIT(VIRTIO_F_RING_PACKED);
+	if (choice->event_idx)
+		features |= BIT(VIRTIO_RING_F_EVENT_IDX);
 	return vhost_user_client_set_features(&client->vhost, features);
 }

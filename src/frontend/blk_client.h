@@ -23,14 +23,24 @@ struct blk_client {
 	uint32_t segment_count_max; /* data descriptors of a request; UINT32_MAX: any */
 	bool read_only;
 	bool flush;
+	/* Of the ring, offered: */
 	bool indirect;
+	bool packed;
+	bool event_idx;
+};
+
+/* What of the ring's features the driver takes; they must have been offered. */
+struct blk_client_choice {
+	bool indirect;
+	bool packed;
+	bool event_idx;
 };
 
 /* Connects to the target at a socket path and reads the device's geometry. */
 int blk_client_open(struct blk_client *client, const char *path);
 void blk_client_close(struct blk_client *client);
 
-/* Accepts the features offered that the driver knows; INDIRECT_DESC only when asked for. */
-int blk_client_accept(struct blk_client *client, bool indirect);
+/* Accepts the features offered that the driver knows; of the ring's only those chosen. */
+int blk_client_accept(struct blk_client *client, const struct blk_client_choice *choice);
 
 #endif

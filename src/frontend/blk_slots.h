@@ -28,10 +28,11 @@ struct blk_slots_plan {
 	uint32_t data_bytes;    /* of a slot's buffer */
 	uint32_t data_align;    /* power of two */
 	uint32_t segment_bytes; /* of a data descriptor, but the last of a chain */
+	bool packed;
 	/* found by blk_slots_plan() */
 	uint32_t segment_count;
 	uint32_t slot_count;
-	uint8_t head_shift; /* head = slot << head_shift */
+	uint8_t head_shift; /* id = slot << head_shift */
 	bool indirect;
 	uint16_t ring_size;
 	uint64_t arena_bytes; /* for the slots and the ring */
@@ -40,18 +41,25 @@ struct blk_slots_plan {
 struct blk_slots {
 	struct virtio_blk_outhdr *headers;
 	uint8_t *statuses;
-	struct vring_desc *chains; /* of slot i from i << chain_shift: header, data, status */
+	union { /* of slot i from i << chain_shift: header, data, status */
+		struct vring_desc *chains;
+		struct vring_packed_desc *packed_chains;
+	};
 	uint8_t *data;
 	uint32_t data_stride;
 	uint32_t segment_count;
 	uint32_t count;
 	uint8_t head_shift;
 	uint8_t chain_shift;
+	bool packed;
+	uint16_t next_flag; /* NEXT, but 0 in a packed ring's indirect tables, which go in order */
 };
 
-/* Completes a plan from its first group of fields. Chains of descriptors of the ring itself are
- * preferred (one lookup less for the device); tables of indirect descriptors are taken when the
- * ring would be too large and the device offers them. 0, or -E2BIG when neither fits. */
+/* Completes a plan from its first group of fields. On a split ring chains of descriptors of the
+ * ring itself are preferred (one lookup less for the device), and tables of indirect ones taken
+ * when the ring would be too large and the device offers them. On a packed ring, whose descriptors
+ * are written by both sides for every I/O, indirect ones are preferred: one line of the ring then
+ * carries four I/Os between the cores, not one and a third. 0, or -E2BIG when neither fits. */
 int blk_slots_plan(struct blk_slots_plan *plan, bool indirect_offered);
 
 /* Builds the requests in the arena and the descriptors in the ring, which has plan->ring_size
@@ -59,6 +67,7 @@ int blk_slots_plan(struct blk_slots_plan *plan, bool indirect_offered);
 int blk_slots_init(struct blk_slots *slots, const struct blk_slots_plan *plan,
 		   struct guest_arena *arena, struct vring_driver *ring);
 
+/* The id of a slot's chain. */
 static inline uint16_t blk_slots_head(const struct blk_slots *slots, uint32_t slot)
 {
 	return (uint16_t)(slot << slots->head_shift);
@@ -72,10 +81,15 @@ static inline uint8_t *blk_slots_data(const struct blk_slots *slots, uint32_t sl
 /* Needed only when a slot changes from write to read or back: the device writes what is read. */
 static inline void blk_slots_set_direction(struct blk_slots *slots, uint32_t slot, bool read)
 {
-	struct vring_desc *data = &slots->chains[((uint64_t)slot << slots->chain_shift) + 1];
+	uint64_t first = ((uint64_t)slot << slots->chain_shift) + 1;
+	uint16_t flags = slots->next_flag | (read ? VRING_DESC_F_WRITE : 0);
 
-	for (uint32_t i = 0; i < slots->segment_count; i++)
-		data[i].flags = VRING_DESC_F_NEXT | (read ? VRING_DESC_F_WRITE : 0);
+	for (uint64_t i = first; i < first + slots->segment_count; i++) {
+		if (slots->packed)
+			slots->packed_chains[i].flags = flags;
+		else
+			slots->chains[i].flags = flags;
+	}
 }
 
 static inline void blk_slots_set_header(struct blk_slots *slots, uint32_t slot, uint32_t type,

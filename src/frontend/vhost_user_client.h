@@ -20,7 +20,8 @@
 #define VHOST_USER_CLIENT_TIMEOUT_S 15
 
 struct vhost_user_client {
-	int sock; /* owned; -1 when not connected */
+	int sock;       /* owned; -1 when not connected */
+	int journal_fd; /* owned; -1 unless we keep the inflight journal */
 	uint64_t offered_features;
 	uint64_t features; /* what vhost_user_client_set_features() settled */
 	uint64_t offered_protocol_features;
@@ -61,7 +62,12 @@ int vhost_user_client_set_features(struct vhost_user_client *client, uint64_t fe
 /* Shows the target the arena. */
 int vhost_user_client_set_memory(struct vhost_user_client *client, const struct guest_arena *arena);
 
-/* Size, addresses, indices (0), kick and call of a ring. It is not enabled yet. */
+/* Asks the target for an inflight journal of that many rings of that size, keeps it and hands it
+ * over: before the first ring, and after set_features(). Needs INFLIGHT_SHMFD. */
+int vhost_user_client_keep_journal(struct vhost_user_client *client, uint32_t queue_count,
+				   uint16_t ring_size);
+
+/* Size, addresses, indices (as of a new ring), kick and call of a ring. It is not enabled yet. */
 int vhost_user_client_set_vring(struct vhost_user_client *client, uint32_t index,
 				const struct vring_driver *ring);
 

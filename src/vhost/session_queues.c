@@ -71,8 +71,10 @@ static void release_run(struct session_queue *queue)
 
 	session_move_save(queue);
 	queue->base = virtqueue_base(&queue->run->vq);
-	/* All that was taken was given back. */
-	virtqueue_retire_journal(&queue->run->vq);
+	/* All that was taken was given back, and the front-end hears where the ring stands, or sets
+	 * it up anew. One that has left may know only its journal: a packed ring does not tell. */
+	if (!queue->session->closing && virtqueue_resubmitted(&queue->run->vq))
+		virtqueue_retire_journal(&queue->run->vq);
 	queue->call_fd = queue->run->call.fd;
 	controller->device->queue_destroy(queue->run);
 	queue->run = NULL;

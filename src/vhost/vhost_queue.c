@@ -197,6 +197,8 @@ static void start_on_reactor(struct reactor_msg *msg)
 	}
 	virtqueue_disable_kick(&queue->vq);
 	poller_start(queue->reactor, &queue->poller);
+	/* A predecessor may have died between publishing and calling. */
+	send_call(queue, ticks_now());
 	op_reply(op, 0);
 }
 
@@ -235,8 +237,12 @@ static void drained_deferred(struct reactor_deferred *deferred)
 	publish(deferred);
 	if (queue->memory_op != NULL && queue->inflight[!queue->epoch] == 0)
 		finish_memory(queue);
-	if (queue->stop_op != NULL && queue->inflight[0] + queue->inflight[1] == 0)
-		finish_stop(queue);
+	if (queue->stop_op == NULL || queue->inflight[0] + queue->inflight[1] > 0)
+		return;
+	/* What a predecessor took counts as in flight, too. Completions come back here. */
+	if (!virtqueue_resubmitted(&queue->vq) && queue->poller.poll(&queue->poller) > 0)
+		return;
+	finish_stop(queue);
 }
 
 void vhost_queue_drained(struct vhost_queue *queue)

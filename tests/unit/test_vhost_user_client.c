@@ -24,9 +24,10 @@
 #include "vhost/vhost_user_wire.h"
 
 #define BIT(n) (1ull << (n))
-#define ALL_PROTOCOL                                                            \
-	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) | \
-	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS))
+#define ALL_PROTOCOL                                                                          \
+	(BIT(VHOST_USER_PROTOCOL_F_MQ) | BIT(VHOST_USER_PROTOCOL_F_REPLY_ACK) |               \
+	 BIT(VHOST_USER_PROTOCOL_F_CONFIG) | BIT(VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | \
+	 BIT(VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD))
 #define BLK_FEATURES                                                     \
 	(BIT(VIRTIO_F_VERSION_1) | BIT(VHOST_USER_F_PROTOCOL_FEATURES) | \
 	 BIT(VIRTIO_BLK_F_BLK_SIZE) | BIT(VIRTIO_BLK_F_MQ) | BIT(VIRTIO_BLK_F_FLUSH))
@@ -40,6 +41,7 @@ struct target {
 	struct virtio_blk_config config;
 	uint32_t refuse;        /* message that is acked with 1 */
 	uint32_t hang_up_at;    /* message at which it closes */
+	bool no_journal;        /* answers GET_INFLIGHT_FD without one */
 	uint32_t wrong_request; /* message that is answered as if it were another */
 	/* What it saw. */
 	uint32_t seen[VHOST_USER_REQUEST_MAX];
@@ -48,11 +50,15 @@ struct target {
 	uint64_t acked_features;
 	struct vhost_user_memory_region region;
 	struct vhost_user_vring_addr addr;
+	struct vhost_user_vring_state base;
+	struct vhost_user_inflight journal;
 	int listener;
 	pthread_t thread;
 };
 
 static struct target target;
+static bool want_packed;
+static bool want_journal;
 static char dir[] = "/tmp/sluice-test-XXXXXX";
 static char path[64];
 
@@ -78,6 +84,18 @@ static void reply_config(int sock, const struct vhost_user_message *msg)
 	reply(sock, msg, &config, len == 0 ? 0 : VHOST_USER_CONFIG_HEADER_BYTES + len);
 }
 
+static void reply_journal(int sock, const struct vhost_user_message *msg)
+{
+	struct vhost_user_message out = {.header = msg->header, .payload = msg->payload};
+	int fd = fd_memfd_create("journal", 4096, 0);
+
+	out.header.flags = VHOST_USER_VERSION | VHOST_USER_REPLY_FLAG;
+	out.payload.inflight.mmap_size_bytes = 4096;
+	(void)fd_send(sock, &out.header, sizeof(out.header) + out.header.size, &fd,
+		      target.no_journal ? 0 : 1);
+	fd_close(&fd);
+}
+
 static void handle(int sock, const struct vhost_user_message *msg)
 {
 	uint64_t ack = msg->header.request == target.refuse;
@@ -95,6 +113,9 @@ static void handle(int sock, const struct vhost_user_message *msg)
 	case VHOST_USER_GET_CONFIG:
 		reply_config(sock, msg);
 		return;
+	case VHOST_USER_GET_INFLIGHT_FD:
+		reply_journal(sock, msg);
+		return;
 	case VHOST_USER_GET_VRING_BASE:
 		reply(sock, msg, &msg->payload.state, sizeof(msg->payload.state));
 		return;
@@ -106,6 +127,12 @@ static void handle(int sock, const struct vhost_user_message *msg)
 		break;
 	case VHOST_USER_ADD_MEM_REG:
 		target.region = msg->payload.region.region;
+		break;
+	case VHOST_USER_SET_VRING_BASE:
+		target.base = msg->payload.state;
+		break;
+	case VHOST_USER_SET_INFLIGHT_FD:
+		target.journal = msg->payload.inflight;
 		break;
 	case VHOST_USER_SET_VRING_ADDR:
 		target.addr = msg->payload.addr;
@@ -170,6 +197,8 @@ static void target_stop(struct blk_client *client)
 
 static int make_target(void **state)
 {
+	want_packed = false;
+	want_journal = false;
 	target = (struct target){
 		.features = BLK_FEATURES,
 		.protocol_features = ALL_PROTOCOL,
@@ -182,11 +211,16 @@ static int make_target(void **state)
 
 static int bring_up(struct blk_client *client, struct guest_arena *arena, struct vring_driver *ring)
 {
+	struct vring_driver_options options = {.size = 128, .packed = want_packed};
+	struct blk_client_choice choice = {.packed = want_packed};
+
 	assert_int_equal(guest_arena_create(arena, vring_driver_arena_bytes(128), false), 0);
-	assert_int_equal(vring_driver_init(ring, arena, 128, false), 0);
-	int rc = blk_client_accept(client, false);
+	assert_int_equal(vring_driver_init(ring, arena, &options), 0);
+	int rc = blk_client_accept(client, &choice);
 	if (rc == 0)
 		rc = vhost_user_client_set_memory(&client->vhost, arena);
+	if (rc == 0 && want_journal)
+		rc = vhost_user_client_keep_journal(&client->vhost, 3, 128);
 	if (rc == 0)
 		rc = vhost_user_client_set_vring(&client->vhost, 0, ring);
 	if (rc == 0)
@@ -205,6 +239,7 @@ static int open_and_bring_up(struct blk_client *client)
 	assert_int_equal(blk_client_open(client, path), 0);
 	int rc = bring_up(client, &arena, &ring);
 	if (rc == 0) {
+		assert_int_equal(target.base.num, want_packed ? 0x80008000 : 0);
 		assert_int_equal(target.region.guest_addr, GUEST_ARENA_BASE);
 		assert_int_equal(target.region.user_addr, (uintptr_t)arena.base);
 		assert_int_equal(target.addr.descriptor, (uintptr_t)ring.desc);
@@ -235,6 +270,39 @@ static void test_full_target(void **state)
 	/* Owner, features, memory, five of the ring, enable. */
 	assert_int_equal(target.need_reply_count, 9);
 	assert_int_equal(target.fd_count, 3);
+}
+
+static void test_packed_ring(void **state)
+{
+	struct blk_client client;
+
+	want_packed = true;
+	target.features |= BIT(VIRTIO_F_RING_PACKED) | BIT(VIRTIO_RING_F_EVENT_IDX);
+	assert_int_equal(open_and_bring_up(&client), 0);
+	assert_true(client.packed);
+	assert_true(client.event_idx);
+	assert_int_equal(target.acked_features, BLK_FEATURES | BIT(VIRTIO_F_RING_PACKED));
+}
+
+static void test_journal(void **state)
+{
+	struct blk_client client;
+
+	want_journal = true;
+	assert_int_equal(open_and_bring_up(&client), 0);
+	assert_int_equal(target.journal.queue_count, 3);
+	assert_int_equal(target.journal.queue_size, 128);
+	assert_int_equal(target.journal.mmap_size_bytes, 4096);
+	/* Memory, journal, call, kick. */
+	assert_int_equal(target.fd_count, 4);
+	assert_int_equal(client.vhost.journal_fd, -1);
+
+	make_target(NULL);
+	want_journal = true;
+	target.no_journal = true;
+	assert_int_equal(open_and_bring_up(&client), -EREMOTEIO);
+	assert_non_null(strstr(client.vhost.error, "no inflight journal"));
+	assert_int_equal(target.seen[VHOST_USER_SET_VRING_KICK], 0);
 }
 
 static void test_modest_target(void **state)
@@ -342,6 +410,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_full_target, make_target),
+		cmocka_unit_test_setup(test_packed_ring, make_target),
+		cmocka_unit_test_setup(test_journal, make_target),
 		cmocka_unit_test_setup(test_modest_target, make_target),
 		cmocka_unit_test_setup(test_targets_that_do_not_fit, make_target),
 		cmocka_unit_test_setup(test_targets_that_misbehave, make_target),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The driver side of a virtqueue against a device of a few lines: prebuilt requests as the device
- * sees them, wrap-around of the 16-bit indices, notification, the planning of rings.
+ * The driver side of a virtqueue, in both formats, against a device of a few lines: prebuilt
+ * requests as the device sees them, wrap-around, notification, the planning of rings.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -16,11 +16,40 @@
 #include "frontend/blk_slots.h"
 #include "frontend/guest_arena.h"
 #include "frontend/vring_driver.h"
+#include "ring_device.h"
 
 static struct guest_arena arena;
 static struct vring_driver ring;
+static struct ring_device device;
 static struct blk_slots slots;
 static struct blk_slots_plan plan;
+
+/* How the rings of the next test are. */
+static struct vring_driver_options ring_options;
+
+static int with_split(void **state)
+{
+	ring_options = (struct vring_driver_options){.packed = false};
+	return 0;
+}
+
+static int with_split_events(void **state)
+{
+	ring_options = (struct vring_driver_options){.event_idx = true};
+	return 0;
+}
+
+static int with_packed(void **state)
+{
+	ring_options = (struct vring_driver_options){.packed = true};
+	return 0;
+}
+
+static int with_packed_events(void **state)
+{
+	ring_options = (struct vring_driver_options){.packed = true, .event_idx = true};
+	return 0;
+}
 
 static void set_up(uint32_t depth, bool flush, uint32_t data_bytes, uint32_t segment_bytes,
 		   bool indirect_offered)
@@ -31,11 +60,14 @@ static void set_up(uint32_t depth, bool flush, uint32_t data_bytes, uint32_t seg
 		.data_bytes = data_bytes,
 		.data_align = 4096,
 		.segment_bytes = segment_bytes,
+		.packed = ring_options.packed,
 	};
 	assert_int_equal(blk_slots_plan(&plan, indirect_offered), 0);
 	assert_int_equal(guest_arena_create(&arena, plan.arena_bytes, false), 0);
-	assert_int_equal(vring_driver_init(&ring, &arena, plan.ring_size, false), 0);
+	ring_options.size = plan.ring_size;
+	assert_int_equal(vring_driver_init(&ring, &arena, &ring_options), 0);
 	assert_int_equal(blk_slots_init(&slots, &plan, &arena, &ring), 0);
+	ring_device_init(&device, &ring, &arena);
 }
 
 static void tear_down(void)
@@ -44,53 +76,26 @@ static void tear_down(void)
 	guest_arena_destroy(&arena);
 }
 
-static void *at_address(uint64_t address)
+static void submit(uint32_t slot)
 {
-	assert_true(address >= GUEST_ARENA_BASE);
-	assert_true(address - GUEST_ARENA_BASE < arena.size_bytes);
-	return arena.base + (address - GUEST_ARENA_BASE);
+	vring_driver_push(&ring, blk_slots_head(&slots, slot));
+	vring_driver_publish(&ring);
 }
 
-/* What a device finds when it walks the chain of a head. */
-struct walked {
-	const struct virtio_blk_outhdr *header;
-	uint8_t *data;
-	uint64_t data_bytes;
-	uint32_t segments;
-	bool device_writes;
-	uint8_t *status;
-};
-
-static struct walked walk(uint16_t head)
+/* A round trip of one slot; what the device saw. */
+static struct ring_request pass(uint32_t slot)
 {
-	struct walked found = {0};
-	const struct vring_desc *table = ring.desc;
-	uint32_t limit = ring.size;
-	uint32_t index = head;
+	struct ring_request found;
+	uint32_t id;
 
-	assert_true(head < ring.size);
-	if (table[index].flags == VRING_DESC_F_INDIRECT) {
-		limit = table[index].len / sizeof(struct vring_desc);
-		table = at_address(table[index].addr);
-		index = 0;
-	}
-	const struct vring_desc *desc = &table[index];
-	assert_int_equal(desc->len, sizeof(struct virtio_blk_outhdr));
-	assert_int_equal(desc->flags, VRING_DESC_F_NEXT);
-	found.header = at_address(desc->addr);
-	for (uint32_t steps = 0;; steps++) {
-		assert_true(steps < limit && desc->next < limit);
-		desc = &table[desc->next];
-		if (!(desc->flags & VRING_DESC_F_NEXT))
-			break;
-		if (found.segments++ == 0)
-			found.data = at_address(desc->addr);
-		found.data_bytes += desc->len;
-		found.device_writes = (desc->flags & VRING_DESC_F_WRITE) != 0;
-	}
-	assert_int_equal(desc->flags, VRING_DESC_F_WRITE);
-	assert_int_equal(desc->len, 1);
-	found.status = at_address(desc->addr);
+	submit(slot);
+	assert_true(ring_device_take(&device, &found));
+	assert_int_equal(found.id, blk_slots_head(&slots, slot));
+	ring_device_give(&device, found.id);
+	assert_true(vring_driver_look(&ring));
+	assert_true(vring_driver_take(&ring, &id));
+	assert_int_equal(id, found.id);
+	assert_false(vring_driver_take(&ring, &id));
 	return found;
 }
 
@@ -98,7 +103,7 @@ static void check_all_slots(uint32_t segments)
 {
 	for (uint32_t slot = 0; slot < slots.count; slot++) {
 		bool has_data = slot < plan.depth;
-		struct walked found = walk(blk_slots_head(&slots, slot));
+		struct ring_request found = pass(slot);
 		assert_ptr_equal(found.header, &slots.headers[slot]);
 		assert_ptr_equal(found.status, &slots.statuses[slot]);
 		assert_int_equal(*found.status, BLK_STATUS_UNSET);
@@ -109,15 +114,15 @@ static void check_all_slots(uint32_t segments)
 		assert_ptr_equal(found.data, blk_slots_data(&slots, slot));
 		assert_false(found.device_writes);
 		blk_slots_set_direction(&slots, slot, true);
-		assert_true(walk(blk_slots_head(&slots, slot)).device_writes);
+		assert_true(pass(slot).device_writes);
 		blk_slots_set_direction(&slots, slot, false);
-		assert_false(walk(blk_slots_head(&slots, slot)).device_writes);
+		assert_false(pass(slot).device_writes);
 	}
 }
 
 static void test_direct_chains(void **state)
 {
-	set_up(64, true, 4096, 4096, true);
+	set_up(64, true, 4096, 4096, !ring_options.packed);
 	assert_false(plan.indirect);
 	check_all_slots(1);
 	tear_down();
@@ -137,6 +142,16 @@ static void test_indirect_chains(void **state)
 	assert_true(plan.indirect);
 	assert_int_equal(plan.ring_size, 1024);
 	check_all_slots(2);
+	tear_down();
+}
+
+/* Packed: whenever they are offered. */
+static void test_small_indirect_chains(void **state)
+{
+	set_up(64, true, 4096, 4096, true);
+	assert_true(plan.indirect);
+	assert_int_equal(plan.ring_size, 128);
+	check_all_slots(1);
 	tear_down();
 }
 
@@ -170,64 +185,122 @@ static void test_plans(void **state)
 	assert_int_equal(plan_rc(1, false, 1023, true), -E2BIG);
 }
 
-/* The device: completes whatever is new, in reverse, one publication for all. */
-static uint16_t device_run(uint16_t *seen)
+/* Completes whatever is new, in reverse. */
+static uint32_t device_run(void)
 {
-	uint16_t avail = load_acquire(&ring.avail->idx);
-	uint16_t used = ring.used->idx;
-	uint16_t count = (uint16_t)(avail - *seen);
+	uint32_t ids[64];
+	struct ring_request found;
+	uint32_t count = 0;
 
-	for (uint16_t i = count; i > 0; i--) {
-		uint16_t head = ring.avail->ring[(uint16_t)(*seen + i - 1) & ring.mask];
-		struct walked found = walk(head);
+	while (ring_device_take(&device, &found)) {
 		*found.status = VIRTIO_BLK_S_OK;
-		ring.used->ring[used++ & ring.mask].id = head;
+		ids[count++] = found.id;
 	}
-	*seen = avail;
-	store_release(&ring.used->idx, used);
+	for (uint32_t i = count; i > 0; i--)
+		ring_device_give(&device, ids[i - 1]);
 	return count;
 }
 
-static void test_indices_wrap(void **state)
+/* Batches of all lengths, several laps of the ring and of the 16-bit indices. */
+static void run_batches(void)
 {
-	uint16_t seen = 0;
+	uint32_t id;
 
-	set_up(30, false, 4096, 4096, false);
 	for (uint32_t round = 0; round < 10000; round++) {
 		uint32_t count = round % 30 + 1;
 		for (uint32_t slot = 0; slot < count; slot++) {
 			blk_slots_set_header(&slots, slot, VIRTIO_BLK_T_IN, round);
 			vring_driver_push(&ring, blk_slots_head(&slots, slot));
 		}
-		assert_int_equal(vring_driver_used_count(&ring), 0);
-		assert_int_equal(device_run(&seen), 0);
+		assert_false(vring_driver_look(&ring));
+		assert_int_equal(device_run(), 0);
 		vring_driver_publish(&ring);
-		assert_int_equal(device_run(&seen), count);
-		assert_int_equal(vring_driver_used_count(&ring), count);
-		for (uint32_t slot = count; slot > 0; slot--)
-			assert_int_equal(vring_driver_take(&ring),
-					 blk_slots_head(&slots, slot - 1));
-		assert_int_equal(vring_driver_used_count(&ring), 0);
+		assert_int_equal(device_run(), count);
+		assert_true(vring_driver_look(&ring));
+		for (uint32_t slot = count; slot > 0; slot--) {
+			assert_true(vring_driver_take(&ring, &id));
+			assert_int_equal(id, blk_slots_head(&slots, slot - 1));
+		}
+		assert_false(vring_driver_look(&ring));
+		assert_false(vring_driver_take(&ring, &id));
 	}
 	assert_int_equal(slots.headers[0].sector, 9999);
+}
+
+static void test_indices_wrap(void **state)
+{
+	set_up(30, true, 4096, 4096, false);
+	run_batches();
 	tear_down();
+	set_up(30, true, 4096, 4096, true);
+	run_batches();
+	tear_down();
+}
+
+/* A wrong id is handed on as it is, and moves nothing that is not there. */
+static void test_wrong_ids(void **state)
+{
+	uint32_t id;
+
+	set_up(4, false, 4096, 4096, false);
+	submit(0);
+	ring_device_give(&device, 60000);
+	assert_true(vring_driver_look(&ring));
+	assert_true(vring_driver_take(&ring, &id));
+	assert_int_equal(id, 60000);
+	tear_down();
+}
+
+static bool kicked(void)
+{
+	uint64_t value;
+
+	vring_driver_kick(&ring);
+	return read(ring.kick_fd, &value, sizeof(value)) == sizeof(value);
 }
 
 static void test_kicks_only_when_wanted(void **state)
 {
-	uint64_t value;
-
 	set_up(4, false, 4096, 4096, false);
-	assert_int_equal(ring.avail->flags, VRING_AVAIL_F_NO_INTERRUPT);
-	ring.used->flags = VRING_USED_F_NO_NOTIFY;
-	vring_driver_publish(&ring);
-	vring_driver_kick(&ring);
-	assert_int_equal(ring.kick_count, 0);
-	assert_int_equal(read(ring.kick_fd, &value, sizeof(value)), -1);
-	ring.used->flags = 0;
-	vring_driver_kick(&ring);
-	assert_int_equal(ring.kick_count, 1);
-	assert_int_equal(read(ring.kick_fd, &value, sizeof(value)), sizeof(value));
+	for (uint32_t round = 0; round < 70000; round++) {
+		bool wanted = round % 3 == 0;
+		ring_device_ask_kicks(&device, wanted);
+		submit(round % 4);
+		/* One that the device has asked for and got is not repeated with EVENT_IDX. */
+		uint64_t before = ring.kick_count;
+		if (kicked() != wanted || ring.kick_count - before != wanted)
+			fail_msg("round %u: kick wanted: %d", round, wanted);
+		if (ring_options.event_idx) {
+			submit((round + 1) % 4);
+			assert_false(kicked());
+		}
+		uint32_t id, count = device_run();
+		assert_true(vring_driver_look(&ring));
+		while (vring_driver_take(&ring, &id))
+			count--;
+		assert_int_equal(count, 0);
+	}
+	tear_down();
+}
+
+static void test_calls_only_when_wanted(void **state)
+{
+	set_up(4, false, 4096, 4096, false);
+	for (uint32_t round = 0; round < 70000; round++) {
+		bool wanted = round % 5 == 0;
+		uint32_t id;
+		if (wanted)
+			assert_true(vring_driver_enable_calls(&ring));
+		submit(round % 4);
+		assert_int_equal(device_run(), 1);
+		if (ring_device_must_call(&device) != wanted)
+			fail_msg("round %u: call wanted: %d", round, wanted);
+		if (wanted)
+			assert_false(vring_driver_enable_calls(&ring));
+		assert_true(vring_driver_look(&ring));
+		assert_true(vring_driver_take(&ring, &id));
+		vring_driver_disable_calls(&ring);
+	}
 	tear_down();
 }
 
@@ -246,15 +319,33 @@ static void test_arena_ends(void **state)
 	guest_arena_destroy(&arena);
 }
 
+#define SPLIT(name) cmocka_unit_test_setup(name, with_split)
+#define PACKED(name) cmocka_unit_test_setup(name, with_packed)
+#define WITH_EVENTS(name)                                \
+	cmocka_unit_test_setup(name, with_split_events), \
+		cmocka_unit_test_setup(name, with_packed_events)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_direct_chains),
-		cmocka_unit_test(test_segmented_chains),
-		cmocka_unit_test(test_indirect_chains),
-		cmocka_unit_test(test_plans),
-		cmocka_unit_test(test_indices_wrap),
-		cmocka_unit_test(test_kicks_only_when_wanted),
+		SPLIT(test_direct_chains),
+		PACKED(test_direct_chains),
+		SPLIT(test_segmented_chains),
+		PACKED(test_segmented_chains),
+		SPLIT(test_indirect_chains),
+		PACKED(test_indirect_chains),
+		PACKED(test_small_indirect_chains),
+		SPLIT(test_plans),
+		SPLIT(test_indices_wrap),
+		PACKED(test_indices_wrap),
+		SPLIT(test_wrong_ids),
+		PACKED(test_wrong_ids),
+		SPLIT(test_kicks_only_when_wanted),
+		PACKED(test_kicks_only_when_wanted),
+		WITH_EVENTS(test_kicks_only_when_wanted),
+		SPLIT(test_calls_only_when_wanted),
+		PACKED(test_calls_only_when_wanted),
+		WITH_EVENTS(test_calls_only_when_wanted),
 		cmocka_unit_test(test_arena_ends),
 	};
 

@@ -72,6 +72,13 @@ void blk_request_fail(struct blk_request *request, uint8_t status)
 	blk_request_end(request, status, request->written_bytes == 1 ? 1 : 0);
 }
 
+void blk_request_reject(struct blk_request *request, uint8_t status)
+{
+	/* What its last I/O left here must not be taken for something written now. */
+	request->io.type = BDEV_IO_FLUSH;
+	blk_request_fail(request, status);
+}
+
 static void submit_flush(struct blk_request *request)
 {
 	request->io.type = BDEV_IO_FLUSH;
@@ -192,7 +199,7 @@ static void begin_read(struct blk_request *request, const struct virtqueue_chain
 
 	/* Data in both directions makes no sense. */
 	if (unlikely(data->readable_bytes != 0)) {
-		blk_request_fail(request, VIRTIO_BLK_S_IOERR);
+		blk_request_reject(request, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	begin_io(request, BDEV_IO_READ, iovs, data->iov_count - data->readable_count, sector,
@@ -205,7 +212,7 @@ static void begin_write(struct blk_request *request, const struct virtqueue_chai
 	struct blk_queue *queue = request->queue;
 
 	if (unlikely(data->writable_bytes != 0 || queue->read_only)) {
-		blk_request_fail(request, VIRTIO_BLK_S_IOERR);
+		blk_request_reject(request, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	request->flush_after = load_relaxed(&queue->write_through);
@@ -237,7 +244,7 @@ static void refuse(struct blk_request *request, uint8_t *status, uint64_t writab
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&request->queue->base);
 	request->written_bytes = writable_bytes == 1 ? 1 : 0;
-	blk_request_fail(request, VIRTIO_BLK_S_IOERR);
+	blk_request_reject(request, VIRTIO_BLK_S_IOERR);
 }
 
 /* The chain of a request, walked into its own iovecs or, if long, into borrowed ones. 0; -EAGAIN

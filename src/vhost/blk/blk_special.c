@@ -31,6 +31,7 @@ static void get_id(struct blk_request *request, const struct virtqueue_chain *da
 	bool filled = fill_writable(&request->queue->base, data, request->queue->serial,
 				    BLK_SERIAL_BYTES);
 
+	request->io.type = BDEV_IO_FLUSH; /* nothing else was written */
 	if (filled)
 		blk_request_end(request, VIRTIO_BLK_S_OK, BLK_SERIAL_BYTES + 1);
 	else
@@ -103,7 +104,7 @@ static void begin_ranges(struct blk_request *request, enum bdev_io_type type, un
 	struct blk_queue *queue = request->queue;
 
 	if (!(queue->features & (1ull << feature))) {
-		blk_request_fail(request, VIRTIO_BLK_S_UNSUPP);
+		blk_request_reject(request, VIRTIO_BLK_S_UNSUPP);
 		return;
 	}
 	request->io.type = type;
@@ -136,7 +137,7 @@ void blk_request_special(struct blk_request *request, uint32_t type,
 		begin_ranges(request, BDEV_IO_WRITE_ZEROES, VIRTIO_BLK_F_WRITE_ZEROES, data);
 		break;
 	default:
-		blk_request_fail(request, VIRTIO_BLK_S_UNSUPP);
+		blk_request_reject(request, VIRTIO_BLK_S_UNSUPP);
 		break;
 	}
 }
