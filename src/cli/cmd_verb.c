@@ -190,9 +190,10 @@ static const struct rpc_param *param_of(const struct verb *verb, const char *nam
 
 static json_t *bool_value(const char *text)
 {
-	if (strcmp(text, "") == 0 || strcmp(text, "true") == 0 || strcmp(text, "yes") == 0)
+	if (strcmp(text, "") == 0 || strcmp(text, "true") == 0 || strcmp(text, "yes") == 0 ||
+	    strcmp(text, "on") == 0)
 		return json_true();
-	if (strcmp(text, "false") == 0 || strcmp(text, "no") == 0)
+	if (strcmp(text, "false") == 0 || strcmp(text, "no") == 0 || strcmp(text, "off") == 0)
 		return json_false();
 	return NULL;
 }

@@ -338,6 +338,7 @@ unsigned int blk_queue_poll(struct poller *poller)
 	struct virtqueue_head heads[BATCH];
 	uint32_t count, i;
 
+	vhost_queue_poll_call(&queue->base);
 	if (unlikely(vq->broken))
 		return 0;
 	count = virtqueue_peek(vq, heads, BATCH);
