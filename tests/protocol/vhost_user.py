@@ -161,9 +161,13 @@ class Connection:
             sock.connect(os.fspath(path))
         sock.settimeout(TIMEOUT_S)
         self.sock = sock
+        # Without a timeout: another thread may take what is_closed() has seen arrive.
+        self.peek = sock.dup()
+        self.peek.setblocking(False)
         self.protocol_features = 0
 
     def close(self):
+        self.peek.close()
         self.sock.close()
 
     # -- bytes ------------------------------------------------------------------------------
@@ -250,7 +254,7 @@ class Connection:
             if not events:
                 return False
             try:
-                return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                return not self.peek.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 continue
             except ConnectionResetError:

@@ -17,7 +17,7 @@ static bool fill_writable(struct vhost_queue *queue, const struct virtqueue_chai
 	if (data->writable_bytes != len)
 		return false;
 	for (uint32_t i = data->readable_count; i < data->iov_count; i++) {
-		memcpy(data->iovs[i].iov_base, bytes, data->iovs[i].iov_len);
+		guest_copy(data->iovs[i].iov_base, bytes, data->iovs[i].iov_len);
 		if (queue->log != NULL)
 			vhost_queue_mark_dirty(queue, data->iovs[i].iov_base,
 					       data->iovs[i].iov_len);
@@ -59,7 +59,7 @@ static bool copy_ranges(struct blk_request *request, const struct virtqueue_chai
 	    bytes % sizeof(struct virtio_blk_discard_write_zeroes) != 0)
 		return false;
 	for (uint32_t i = 0; i < data->readable_count; i++) {
-		memcpy(copy + done, data->iovs[i].iov_base, data->iovs[i].iov_len);
+		guest_copy(copy + done, data->iovs[i].iov_base, data->iovs[i].iov_len);
 		done += data->iovs[i].iov_len;
 	}
 	request->range_count = (uint16_t)(bytes / sizeof(struct virtio_blk_discard_write_zeroes));
