@@ -5,4 +5,4 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "guest"))
 
-from fixtures import backing, folder, target_class  # noqa: E402,F401 pylint: disable=all
+from fixtures import any_qemu, backing, folder, newer_qemu, target_class  # noqa: E402,F401 pylint: disable=all

@@ -10,6 +10,7 @@ import tempfile
 
 import pytest
 
+from guest import backports_qemu
 from target import Backing, Sluice, StorageDaemon
 
 
@@ -18,6 +19,18 @@ def target_class():
     """The daemon under test."""
     targets = {"sluice": Sluice, "storage-daemon": StorageDaemon}
     return targets[os.environ.get("SLUICE_TEST_TARGET", "sluice")]
+
+
+@pytest.fixture(scope="session", name="qemu", params=["debian", "backports"])
+def any_qemu(request):
+    """QEMU of this Debian, and the newer one of Debian 13's backports."""
+    return backports_qemu() if request.param == "backports" else None
+
+
+@pytest.fixture(scope="session")
+def newer_qemu():
+    """QEMU of Debian 13's backports."""
+    return backports_qemu()
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import select
 import shutil
 import signal
@@ -63,9 +64,26 @@ def build_image():
     return module.build()
 
 
+def kernel_arguments(tty):
+    """What every guest's kernel is told."""
+    return f"console={tty} quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on"
+
+
+def backports_qemu():
+    """Debian 13's newer QEMU, fetched into .cache if need be."""
+    fetched = subprocess.run([HERE / "fetch-qemu"], stdout=subprocess.PIPE, text=True, check=True)
+    return fetched.stdout.strip()
+
+
 def _version(binary):
     out = subprocess.run([binary, "--version"], stdout=subprocess.PIPE, text=True, check=True)
     return out.stdout.split("\n")[0]
+
+
+def _is_newer(binary):
+    """Whether this QEMU calls `reconnect` by its new name, which came before the old one went."""
+    major = re.search(r"version (\d+)\.", _version(binary))
+    return major is not None and int(major.group(1)) >= 10
 
 
 def kvm_works(qemu):
@@ -102,7 +120,9 @@ class Guest:
 
     # pylint: disable=too-many-instance-attributes
     def __init__(self, disks, smp=1, memory_mib=512, accel=None, qemu=None, extra=(), append="",
-                 hotplug_ports=0):
+                 hotplug_ports=0, firmware_boot=False, incoming=()):
+        """`firmware_boot`: no kernel is given to QEMU, its firmware finds one on a disk.
+        `incoming`: it waits for another guest to migrate here (see `adopt`); QEMU's arguments."""
         machine = platform.machine()
         if machine not in MACHINES:
             raise GuestError(f"no guest is prepared for {machine}; there is one for "
@@ -115,6 +135,10 @@ class Guest:
         self.extra = list(extra)
         self.append = append
         self.hotplug_ports = hotplug_ports
+        self.firmware_boot = firmware_boot
+        self.incoming = list(incoming)
+        self._listeners = []
+        self.events = []  # Of QMP, not yet waited for.
         self.accel = accel
         self.boots = 0
         self.process = None
@@ -134,21 +158,24 @@ class Guest:
                 "-cpu", "host" if self.accel == "kvm" else self.cpu,
                 "-smp", str(self.smp), "-m", f"{self.memory_mib}M",
                 "-object", f"memory-backend-memfd,id=mem,size={self.memory_mib}M,share=on",
-                "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
-                "-append", f"console={self.tty} quiet panic=-1 mitigations=off nokaslr "
-                           f"random.trust_cpu=on {self.append}",
                 "-serial", f"file:{self.dir}/console",
                 "-chardev", f"socket,id=agent,path={self.dir}/agent",
                 "-device", "virtio-serial-pci",
                 "-device", "virtserialport,chardev=agent,name=sluice.agent",
                 "-chardev", f"socket,id=qmp,path={self.dir}/qmp",
                 "-mon", "chardev=qmp,mode=control"]
+        if not self.firmware_boot:
+            args += ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd"),
+                     "-append", kernel_arguments(self.tty) + " " + self.append]
+        for channel in self.incoming:
+            args += ["-incoming", channel]
         for i in range(self.hotplug_ports):
             args += ["-device", f"pcie-root-port,id=port{i},chassis={i + 1},slot={i + 1}"]
         for i, disk in enumerate(self.disks):
             chardev = f"socket,id=disk{i},path={disk.socket}"
             if disk.reconnect_s:
-                chardev += f",reconnect={disk.reconnect_s}"
+                chardev += (f",reconnect-ms={disk.reconnect_s * 1000}" if _is_newer(self.qemu)
+                            else f",reconnect={disk.reconnect_s}")
             device = (f"vhost-user-blk-pci,chardev=disk{i},id=blk{i},num-queues={disk.num_queues},"
                       f"queue-size={disk.queue_size}")
             args += ["-chardev", chardev,
@@ -156,28 +183,48 @@ class Guest:
         return args + self.extra
 
     def start(self, timeout_s=BOOT_TIMEOUT_S):
-        """Boots and waits until the agent is ready."""
+        """Boots and waits until the agent is ready, or until QEMU waits for a migration."""
+        self.launch()
+        deadline = time.monotonic() + timeout_s
+        self.connect(timeout_s)
+        if not self.incoming:
+            self.wait_ready(deadline - time.monotonic())
+        return self
+
+    def launch(self):
+        """Starts QEMU and waits for nothing."""
         if not shutil.which(self.qemu):
             raise GuestError(f"{self.qemu} is not installed: run scripts/install-deps check")
         if self.accel is None:
             self.accel = "kvm" if kvm_works(self.qemu) else "tcg"
         image = build_image()
         self.dir = tempfile.mkdtemp(prefix="sluice-guest.")
-        listeners = [self._listen("agent"), self._listen("qmp")]
+        self.listen()
         with open(f"{self.dir}/qemu.log", "wb") as log:
             # A group of its own: Ctrl-C reaches us, and we end the guest.
             self.process = subprocess.Popen(self.command(image), stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, start_new_session=True)
+
+    def listen(self):
+        """Makes the sockets that QEMU connects to when it starts, or starts anew."""
+        self._listeners = [self._listen("agent"), self._listen("qmp")]
+
+    def connect(self, timeout_s=BOOT_TIMEOUT_S):
+        """Waits for QEMU's connections."""
         deadline = time.monotonic() + timeout_s
-        self._agent, self._qmp = (self._accept(s, deadline) for s in listeners)
+        for sock in (self._agent, self._qmp):
+            if sock:
+                sock.close()
+        self._agent, self._qmp = (self._accept(s, deadline) for s in self._listeners)
+        self._agent_bytes = self._qmp_bytes = b""
         self._qmp_line(deadline)  # The greeting.
         self.qmp("qmp_capabilities")
-        self.wait_ready(deadline - time.monotonic())
-        return self
 
     def _listen(self, name):
+        path = pathlib.Path(self.dir, name)
+        path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(f"{self.dir}/{name}")
+        listener.bind(str(path))
         listener.listen(1)
         return listener
 
@@ -324,7 +371,7 @@ class Guest:
         return json.loads(line)
 
     def qmp(self, command, **arguments):
-        """Runs a QMP command and returns its result; events are skipped."""
+        """Runs a QMP command and returns its result; events are kept for `wait_event`."""
         deadline = time.monotonic() + RUN_TIMEOUT_S
         request = {"execute": command, "arguments": arguments}
         self._qmp.sendall(json.dumps(request).encode() + b"\n")
@@ -334,6 +381,21 @@ class Guest:
                 raise self._error(f"QMP {command}: {message['error']['desc']}")
             if "return" in message:
                 return message["return"]
+            self.events.append(message)
+
+    def wait_event(self, *names, timeout_s=RUN_TIMEOUT_S):
+        """The next QMP event of one of these names; those before it are forgotten."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            while self.events:
+                event = self.events.pop(0)
+                if event["event"] in names:
+                    return event
+            self.events.append(self._qmp_line(deadline))
+
+    def adopt(self, source):
+        """Goes on where `source` was, whose guest migrated here."""
+        self._request, self.boots = source._request, source.boots
 
     def reset(self):
         """The reset button: the guest starts anew, QEMU and its connections stay."""

@@ -50,6 +50,8 @@ class Backing:
     readonly: bool = False
     serial: str = ""
     path: str = ""            # of a file
+    packed: bool = False      # offer packed rings
+    migratable: bool = False  # two daemons may have the file open, one serves it
 
     def make_file(self):
         """Creates the file of a file disk, all holes, if it is not there."""
@@ -176,12 +178,15 @@ class Sluice(Target):
         bdev = f"bdev_{disk.name}"
         if disk.kind == "file":
             self.rpc("bdev_uring_create", name=bdev, filename=disk.path,
-                     block_size=disk.block_size)
+                     block_size=disk.block_size,
+                     **({"migratable": True} if disk.migratable else {}))
         else:
             method = {"null": "bdev_null_create", "memory": "bdev_malloc_create"}[disk.kind]
             self.rpc(method, name=bdev, num_blocks=disk.size // disk.block_size,
                      block_size=disk.block_size)
         options = {"serial": disk.serial} if disk.serial else {}
+        if disk.packed:
+            options["packed_ring"] = True
         self.rpc("vhost_create_blk_controller", ctrlr=disk.name, dev_name=bdev,
                  readonly=disk.readonly, num_queues=disk.num_queues, **options)
 
