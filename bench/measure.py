@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads on targets, and what they cost: `sluice bench`, fio, counters of processes."""
 import json
+import math
 import os
 import pathlib
 import resource
@@ -84,6 +85,25 @@ def reactors(target):
     return busy, busy + idle - sleep, reply["tick_rate"]
 
 
+def ios_done(target):
+    """Reads and writes of all disks, as Sluice counts them; 0 for a peer."""
+    if not isinstance(target, Sluice):
+        return 0
+    return sum(stat["num_read_ops"] + stat["num_write_ops"]
+               for stat in target.rpc("bdev_get_iostat")["bdevs"])
+
+
+def check_count(target, ios, options):
+    """Raises if daemon and driver do not agree on what was done. The last batch is answered after
+    the driver has stopped counting."""
+    depths = [int(after) for option, after in zip(options, options[1:])
+              if option in ("--iodepth", "--queues")]
+    if isinstance(target, Sluice) and abs(ios_done(target) - target.ios_before - ios) > max(
+            ios // 100, 2 * math.prod(depths)):
+        raise TargetError(f"the driver counted {ios} I/Os, the daemon "
+                          f"{ios_done(target) - target.ios_before}")
+
+
 class Counters:
     """What a process has used since a moment."""
 
@@ -138,10 +158,12 @@ def loaded(target, path, tick_rate, *options):
     busy_cycles are the reactors' busy ticks, which go on while somebody else has the CPU;
     cpu_cycles is all CPU time of the process, polling for nothing included; ran_cycles is the part
     of that time that was busy, by the share of busy ticks in all ticks awake."""
+    target.ios_before = ios_done(target)
     counters = Counters(target)
     result = load(path, "--warmup", 0, *options)
     used = counters.since()
     ios = max(1, result["reads"] + result["writes"])
+    check_count(target, ios, options)
     cpu_cycles = used["run_ns"] / 1e9 * tick_rate / ios
     seconds = result["runtime_ns"] / 1e9
     return {

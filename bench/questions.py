@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from measure import (COPY_LOOP, DISK_SIZE, MIB, ROOT, Backing, Sluice, StorageDaemon, TargetError,
-                     cpu_seconds, fill_memory, load, loaded, rss_bytes, target_pid)
+                     fill_memory, load, loaded, rss_bytes, scheduled_ns, target_pid)
 from matrix import combine
 
 WAKE_THINK_US = 20000  # far more than the quiet spell after which a reactor sleeps
@@ -83,9 +83,9 @@ def connected(target, names):
 
 def idle_share(pid, seconds):
     """Cores that a process uses while nothing happens."""
-    began, cpu = time.monotonic(), cpu_seconds(pid)
+    began, ran_ns = time.monotonic(), scheduled_ns(pid)[0]
     time.sleep(seconds)
-    return (cpu_seconds(pid) - cpu) / (time.monotonic() - began)
+    return (scheduled_ns(pid)[0] - ran_ns) / 1e9 / (time.monotonic() - began)
 
 
 def add_disks(target, first, count):

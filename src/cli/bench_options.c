@@ -51,6 +51,7 @@ void bench_options_print_help(void)
 	      "                    and so on: latency of a target that has gone quiet\n"
 	      "  --ring KIND       format of the virtqueues: split (default) or packed\n"
 	      "  --event-idx       negotiate EVENT_IDX: kicks and calls by index\n"
+	      "  --static-rings    write descriptors once, not for every request as drivers do\n"
 	      "  --inflight        keep the target's inflight journal, as VMMs do\n"
 	      "  --hugepages       share explicit huge pages with the target\n"
 	      "  --json            print one JSON object\n"
@@ -151,6 +152,7 @@ enum option_id {
 	OPT_RING,
 	OPT_EVENT_IDX,
 	OPT_INFLIGHT,
+	OPT_STATIC_RINGS,
 	OPT_HUGEPAGES,
 	OPT_JSON,
 	OPT_HELP,
@@ -176,6 +178,7 @@ static const struct option long_options[] = {
 	{"ring", required_argument, NULL, OPT_RING},
 	{"event-idx", no_argument, NULL, OPT_EVENT_IDX},
 	{"inflight", no_argument, NULL, OPT_INFLIGHT},
+	{"static-rings", no_argument, NULL, OPT_STATIC_RINGS},
 	{"hugepages", no_argument, NULL, OPT_HUGEPAGES},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -197,6 +200,8 @@ static bool *flag_of(struct bench_options *options, int id)
 		return &options->event_idx;
 	case OPT_INFLIGHT:
 		return &options->inflight;
+	case OPT_STATIC_RINGS:
+		return &options->static_rings;
 	case OPT_HUGEPAGES:
 		return &options->hugepages;
 	case OPT_JSON:

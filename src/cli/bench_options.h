@@ -39,6 +39,7 @@ struct bench_options {
 	bool packed;
 	bool event_idx;
 	bool inflight;
+	bool static_rings;
 	bool verify;
 	bool hugepages;
 	bool json;

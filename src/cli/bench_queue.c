@@ -44,8 +44,7 @@ static ALWAYS_INLINE bool submit(struct bench_queue *queue, uint32_t slot, uint6
 	if (verify) {
 		if (!bench_prover_next(queue, slot, &read))
 			return false;
-		/* A device that reports a request without writing its status is found out. Not
-		 * done in plain runs: it would move the line of statuses once more. */
+		/* A device that reports a request without writing its status is found out. */
 		store_relaxed(&queue->slots.statuses[slot], BLK_STATUS_UNSET);
 	} else {
 		state->unit = next_plain(queue, &read);
@@ -55,6 +54,8 @@ static ALWAYS_INLINE bool submit(struct bench_queue *queue, uint32_t slot, uint6
 		blk_slots_set_direction(&queue->slots, slot, read);
 		state->read = read;
 	}
+	if (likely(!queue->static_rings))
+		blk_slots_rewrite(&queue->slots, slot);
 	blk_slots_set_header(&queue->slots, slot, read ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT,
 			     state->unit * queue->unit_sectors);
 	state->submit_ticks = now;

@@ -47,6 +47,7 @@ struct bench_queue {
 	uint32_t depth;
 	uint32_t outstanding;
 	uint64_t remaining;    /* I/Os still to submit in this phase */
+	bool static_rings;     /* descriptors are written once, not for every request */
 	uint64_t think_ticks;  /* 0: a completed I/O is followed by the next at once */
 	uint64_t resume_ticks; /* when the pause ends; 0: none */
 	uint64_t flush_every;

@@ -196,6 +196,7 @@ static int queue_init(struct bench_setup *setup, uint32_t index)
 	queue->depth = setup->plan.depth;
 	queue->flush_every = options->flush_every;
 	queue->think_ticks = ns_to_ticks(options->think_ns);
+	queue->static_rings = options->static_rings;
 	queue->units = setup->units;
 	queue->block_bytes = setup->client.block_size_bytes;
 	fill_buffers(setup, queue);

@@ -17,6 +17,7 @@ enum {
 	OPTION_CONFIG,
 	OPTION_CORES,
 	OPTION_POLL,
+	OPTION_REBALANCE,
 	OPTION_QUEUES,
 	OPTION_READ_ONLY,
 	OPTION_CREATE,
@@ -34,6 +35,8 @@ static const struct cli_option options[] = {
 			  "the cores that serve, as 0,2-3 or 0xd; default: the first allowed one "
 			  "other than 0"},
 	[OPTION_POLL] = {"poll", "MODE", "adaptive (default), always or never"},
+	[OPTION_REBALANCE] = {"rebalance", "on|off",
+			      "move queues from hot cores to others; default: on"},
 	[OPTION_QUEUES] = {"queues", "N", "the virtqueues of an IMAGE, 1 to 256; default: 4"},
 	[OPTION_READ_ONLY] = {"read-only", NULL, "IMAGEs may only be read"},
 	[OPTION_CREATE] = {"create", "SIZE", "make IMAGEs that are missing, as 10G"},
@@ -87,6 +90,10 @@ static int parse_tuning(struct serve *serve)
 	    reactor_poll_mode_parse(values[OPTION_POLL], &engine->poll_mode) < 0)
 		return cli_usage("--poll: must be adaptive, always or never, not \"%s\"",
 				 values[OPTION_POLL]);
+	const char *rebalance = values[OPTION_REBALANCE];
+	if (rebalance != NULL && strcmp(rebalance, "on") != 0 && strcmp(rebalance, "off") != 0)
+		return cli_usage("--rebalance: must be on or off, not \"%s\"", rebalance);
+	engine->rebalance = rebalance == NULL || strcmp(rebalance, "on") == 0;
 	if (values[OPTION_QUEUES] != NULL &&
 	    (text_parse_u64(values[OPTION_QUEUES], VHOST_QUEUE_MAX, &queues) < 0 || queues == 0))
 		return cli_usage("--queues: must be a number from 1 to %d, not \"%s\"",
@@ -161,8 +168,8 @@ static int place_images(struct serve *serve)
 	serve->images = calloc(args->positional_count, sizeof(*serve->images));
 	if (serve->images == NULL)
 		return cli_usage("out of memory");
-	if (run_dir != NULL)
-		serve->run_dir = cli_absolute_path(run_dir);
+	if (run_dir != NULL && (serve->run_dir = cli_absolute_path(run_dir)) == NULL)
+		return cli_usage("out of memory");
 	rc = serve_images_init(serve->images, args->positionals, args->positional_count,
 			       serve->run_dir);
 	if (rc != 0)

@@ -104,7 +104,7 @@ static int group_help(int argc, char **argv)
 		for (size_t v = 0; v < verb_count; v++)
 			known = known || has_prefix(verbs[v].words, longer);
 		if (known)
-			strcpy(prefix, longer);
+			snprintf(prefix, sizeof(prefix), "%s", longer);
 		else
 			unknown = argv[i];
 	}
@@ -164,7 +164,7 @@ static void options_build(const struct verb *verb, struct verb_options *built)
 		    is_common(param->name) || strlen(param->name) >= sizeof(built->names[0]))
 			continue;
 		ensure(built->count < CLI_OPTION_MAX);
-		strcpy(name, param->name);
+		snprintf(name, sizeof(built->names[0]), "%s", param->name);
 		for (char *p = name; *p != '\0'; p++) {
 			if (*p == '_')
 				*p = '-';
@@ -190,9 +190,10 @@ static const struct rpc_param *param_of(const struct verb *verb, const char *nam
 
 static json_t *bool_value(const char *text)
 {
-	if (strcmp(text, "") == 0 || strcmp(text, "true") == 0 || strcmp(text, "yes") == 0)
+	if (strcmp(text, "") == 0 || strcmp(text, "true") == 0 || strcmp(text, "yes") == 0 ||
+	    strcmp(text, "on") == 0)
 		return json_true();
-	if (strcmp(text, "false") == 0 || strcmp(text, "no") == 0)
+	if (strcmp(text, "false") == 0 || strcmp(text, "no") == 0 || strcmp(text, "off") == 0)
 		return json_false();
 	return NULL;
 }

@@ -6,7 +6,7 @@
 
 static const struct rpc_method_list *const lists[] = {
 	&methods_bdev_create, &methods_bdev_resize, &methods_bdev_delete, &methods_bdev,
-	&methods_vhost,       &methods_framework,   &methods_config,
+	&methods_vhost,       &methods_placement,   &methods_framework,   &methods_config,
 };
 
 const struct rpc_method *rpc_method_next(const struct rpc_method *method)

@@ -17,6 +17,7 @@ extern const struct rpc_method_list methods_bdev_delete;
 extern const struct rpc_method_list methods_bdev_resize;
 extern const struct rpc_method_list methods_bdev;
 extern const struct rpc_method_list methods_vhost;
+extern const struct rpc_method_list methods_placement;
 extern const struct rpc_method_list methods_framework;
 extern const struct rpc_method_list methods_config;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* RPC methods that look at bdevs. Control thread. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,7 +138,7 @@ static void wait_start(struct rpc_request *request, const struct get_bdevs_args 
 	wait->request = request;
 	wait->timer.fn = wait_step;
 	wait->deadline_ns = clock_ns() + a->timeout * 1000000;
-	strcpy(wait->name, a->name);
+	snprintf(wait->name, sizeof(wait->name), "%s", a->name);
 	wait_step(&wait->timer);
 }
 

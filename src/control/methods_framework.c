@@ -36,6 +36,7 @@ static json_t *reactor_describe(const struct reactor *reactor, int id)
 	char mask[REACTOR_CPU_MAX / 4 + 4];
 
 	reactor_get_stats(reactor, &stats);
+	uint64_t elapsed_ticks = stats.busy_ticks + stats.idle_ticks;
 	cpumask_text(reactor_cpu(reactor), mask, sizeof(mask));
 	return json_pack(
 		"{s:i, s:s, s:s, s:I, s:I, s:b, s:[{s:s, s:i, s:s, s:I}], s:I, s:I, s:I, s:I, s:I,"
@@ -44,23 +45,40 @@ static json_t *reactor_describe(const struct reactor *reactor, int id)
 		reactor_poll_mode_name(reactor_mode(reactor)), "busy", (json_int_t)stats.busy_ticks,
 		"idle", (json_int_t)stats.idle_ticks, "in_interrupt", in_interrupt(reactor, &stats),
 		"lw_threads", "name", reactor_name(reactor), "id", id, "cpumask", mask, "elapsed",
-		(json_int_t)(stats.busy_ticks + stats.idle_ticks), "sleep",
-		(json_int_t)stats.sleep_ticks, "iterations", (json_int_t)stats.iteration_count,
-		"sleeps", (json_int_t)stats.sleep_count, "messages",
-		(json_int_t)stats.message_count, "pollers", (json_int_t)stats.poller_count,
-		"active_pollers", (json_int_t)stats.active_poller_count);
+		(json_int_t)elapsed_ticks, "sleep", (json_int_t)stats.sleep_ticks, "iterations",
+		(json_int_t)stats.iteration_count, "sleeps", (json_int_t)stats.sleep_count,
+		"messages", (json_int_t)stats.message_count, "pollers",
+		(json_int_t)stats.poller_count, "active_pollers",
+		(json_int_t)stats.active_poller_count);
+}
+
+static void add_moves(json_t *reactor, unsigned int index)
+{
+	uint64_t in, out;
+
+	vhost_get_reactor_moves(index, &in, &out);
+	json_object_set_new(reactor, "moves_in", json_integer((json_int_t)in));
+	json_object_set_new(reactor, "moves_out", json_integer((json_int_t)out));
 }
 
 static void get_reactors(struct rpc_request *request, const void *args)
 {
 	const struct reactor_set *set = request->control->reactors;
 	json_t *array = json_array();
+	struct vhost_move_counts moves;
 
-	for (unsigned int i = 0; i < set->data_count; i++)
-		json_array_append_new(array, reactor_describe(set->data[i], (int)i + 1));
-	rpc_reply(request, json_pack("{s:I, s:i, s:o, s:o}", "tick_rate", (json_int_t)ticks_hz(),
-				     "pid", (int)getpid(), "reactors", array, "control",
-				     reactor_describe(set->control, 0)));
+	for (unsigned int i = 0; i < set->data_count; i++) {
+		json_t *reactor = reactor_describe(set->data[i], (int)i + 1);
+		add_moves(reactor, i);
+		json_array_append_new(array, reactor);
+	}
+	vhost_get_move_counts(&moves);
+	rpc_reply(request,
+		  json_pack("{s:I, s:i, s:o, s:o, s:{s:b, s:I, s:I}}", "tick_rate",
+			    (json_int_t)ticks_hz(), "pid", (int)getpid(), "reactors", array,
+			    "control", reactor_describe(set->control, 0), "rebalance", "enabled",
+			    vhost_rebalance(), "moves", (json_int_t)moves.balanced, "moves_total",
+			    (json_int_t)moves.total));
 }
 
 /* ---- rpc_get_methods --------------------------------------------------------------------- */
@@ -157,7 +175,9 @@ static void reply_true(struct rpc_request *request, const void *args)
 static const struct rpc_method methods[] = {
 	{.name = "framework_get_reactors",
 	 .help = "Shows the data reactors and the control reactor; times are in ticks since start.",
-	 .result = "An object with tick_rate, pid, an array reactors and an object control.",
+	 .result = "An object with tick_rate, pid, an array reactors, an object control, and an "
+		   "object "
+		   "rebalance about moves of queues.",
 	 .handler = get_reactors},
 	{.name = "framework_start_init",
 	 .alias = "start_subsystem_init",

@@ -13,6 +13,85 @@
 #include "control/objects.h"
 #include "vhost/vhost.h"
 
+/* ---- coalescing -------------------------------------------------------------------------- */
+
+struct coalescing_args {
+	const char *ctrlr; /* of vhost_controller_set_coalescing */
+	uint32_t delay_base_us;
+	uint32_t iops_threshold;
+	bool adaptive;
+};
+
+static struct vhost_coalescing coalescing_of(const struct coalescing_args *args)
+{
+	if (args->adaptive)
+		return (struct vhost_coalescing){.mode = VHOST_COALESCING_ADAPTIVE};
+	return (struct vhost_coalescing){
+		.mode = args->delay_base_us > 0 ? VHOST_COALESCING_FIXED : VHOST_COALESCING_NONE,
+		.delay_base_us = args->delay_base_us,
+		.iops_threshold = args->iops_threshold,
+	};
+}
+
+/* What to go back to if the change cannot be saved: changes run one at a time. */
+static struct vhost_coalescing coalescing_before;
+
+static void coalescing_saved(struct rpc_request *request, const char *name, int rc)
+{
+	struct vhost_controller *controller = vhost_controller_find(name);
+
+	if (rc == 0) {
+		rpc_reply(request, json_true());
+		return;
+	}
+	if (controller != NULL)
+		vhost_controller_set_coalescing(controller, &coalescing_before);
+	rpc_reply_unsaved(request, rc);
+}
+
+static void set_coalescing(struct rpc_request *request, const void *args)
+{
+	const struct coalescing_args *a = args;
+	struct vhost_controller *controller = vhost_controller_find(a->ctrlr);
+	const struct vhost_coalescing coalescing = coalescing_of(a);
+
+	if (controller == NULL) {
+		rpc_reply_error(request, -ENODEV, "ctrlr: there is no controller %s", a->ctrlr);
+		return;
+	}
+	coalescing_before = *vhost_controller_coalescing(controller);
+	vhost_controller_set_coalescing(controller, &coalescing);
+	change_save(request, CHANGE_ADDED, OBJECTS_VHOST_BLK, a->ctrlr, coalescing_saved);
+}
+
+static const struct rpc_param coalescing_params[] = {
+	{.name = "ctrlr",
+	 .type = RPC_TYPE_STRING,
+	 .required = true,
+	 .offset = offsetof(struct coalescing_args, ctrlr),
+	 .min = 1,
+	 .max = VHOST_NAME_MAX - 1,
+	 .help = "Name of the controller."},
+	{.name = "delay_base_us",
+	 .type = RPC_TYPE_U32,
+	 .required = true,
+	 .offset = offsetof(struct coalescing_args, delay_base_us),
+	 .max = VHOST_DELAY_MAX_US,
+	 .help = "The longest distance between calls, in microseconds. 0: no call waits."},
+	{.name = "iops_threshold",
+	 .type = RPC_TYPE_U32,
+	 .required = true,
+	 .offset = offsetof(struct coalescing_args, iops_threshold),
+	 .min = 1,
+	 .max = INT32_MAX,
+	 .help = "Requests a second of a queue above which calls keep a distance, the longest from "
+		 "twice this rate on."},
+	{.name = "adaptive",
+	 .type = RPC_TYPE_BOOL,
+	 .offset = offsetof(struct coalescing_args, adaptive),
+	 .help = "Back to the default, which measures for itself; the numbers are then ignored."},
+};
+
 /* ---- vhost_create_blk_controller --------------------------------------------------------- */
 
 struct create_args {
@@ -24,6 +103,7 @@ struct create_args {
 	bool readonly;
 	bool packed_ring;
 	bool writeback;
+	struct coalescing_args coalescing;
 };
 
 static void undo_done(void *arg)
@@ -71,6 +151,7 @@ static void create_blk(struct rpc_request *request, const void *args)
 		.read_only = a->readonly,
 		.packed_ring = a->packed_ring,
 		.writeback = a->writeback,
+		.coalescing = coalescing_of(&a->coalescing),
 	};
 	memcpy(options.cpu_mask, a->cpumask, sizeof(options.cpu_mask));
 	int rc = vhost_blk_create(&options, &controller, error, sizeof(error));
@@ -117,7 +198,8 @@ static const struct rpc_param create_params[] = {
 	 .offset = offsetof(struct create_args, num_queues),
 	 .min = 1,
 	 .max = VHOST_QUEUE_MAX,
-	 .help = "The most virtqueues that the guest may use. Absent: a default of the device."},
+	 .help = "The most virtqueues that the guest may use. Absent: as many as there can be, "
+		 "256."},
 	{.name = "serial",
 	 .type = RPC_TYPE_STRING,
 	 .offset = offsetof(struct create_args, serial),
@@ -129,6 +211,22 @@ static const struct rpc_param create_params[] = {
 	 .offset = offsetof(struct create_args, writeback),
 	 .fallback = true,
 	 .help = "Whether the guest starts with its write cache on."},
+	{.name = "adaptive_coalescing",
+	 .type = RPC_TYPE_BOOL,
+	 .offset = offsetof(struct create_args, coalescing.adaptive),
+	 .fallback = true,
+	 .help = "Whether Sluice finds out by itself when to hold back calls to the driver. "
+		 "Otherwise as vhost_controller_set_coalescing."},
+	{.name = "delay_base_us",
+	 .type = RPC_TYPE_U32,
+	 .offset = offsetof(struct create_args, coalescing.delay_base_us),
+	 .max = VHOST_DELAY_MAX_US,
+	 .help = "Without adaptive_coalescing: as in vhost_controller_set_coalescing."},
+	{.name = "iops_threshold",
+	 .type = RPC_TYPE_U32,
+	 .offset = offsetof(struct create_args, coalescing.iops_threshold),
+	 .max = INT32_MAX,
+	 .help = "Without adaptive_coalescing: as in vhost_controller_set_coalescing."},
 };
 
 /* ---- vhost_get_controllers --------------------------------------------------------------- */
@@ -234,6 +332,14 @@ static const struct rpc_method methods[] = {
 	 RPC_PARAMS(get_params),
 	 .args_bytes = sizeof(struct name_args),
 	 .handler = get_controllers},
+	{.name = "vhost_controller_set_coalescing",
+	 .help = "Sets when the calls (interrupts) of a controller's queues are held back to be "
+		 "sent together. Completions themselves are always visible at once.",
+	 .result = "true",
+	 RPC_PARAMS(coalescing_params),
+	 .args_bytes = sizeof(struct coalescing_args),
+	 .changes = true,
+	 .handler = set_coalescing},
 	{.name = "vhost_delete_controller",
 	 .help = "Ends the sessions of a controller, waits for their I/O, and deletes it. The "
 		 "bdev stays.",

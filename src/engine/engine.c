@@ -216,6 +216,7 @@ static int engine_start(struct engine *engine, json_t **status)
 	if (rc < 0)
 		return rc;
 	vhost_init(&engine->reactors);
+	vhost_set_rebalance(options->rebalance);
 	engine->first.fn = start_first;
 	reactor_send(engine->reactors.control, &engine->first);
 	return 0;

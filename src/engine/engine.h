@@ -29,6 +29,7 @@ struct engine_options {
 	const char *config_file;           /* NULL: none */
 	uint64_t cores[REACTOR_CPU_WORDS]; /* all zero: engine_default_core() */
 	enum reactor_poll_mode poll_mode;
+	bool rebalance; /* move queues from hot reactors to others */
 
 	const struct engine_image *images;
 	size_t image_count;

@@ -92,6 +92,20 @@ static inline void blk_slots_set_direction(struct blk_slots *slots, uint32_t slo
 	}
 }
 
+/* Writes a slot's chain and unsets its status once more, with what is there already, as a guest's
+ * driver does for every request: the lines then move between the cores as they do under a guest. */
+static inline void blk_slots_rewrite(struct blk_slots *slots, uint32_t slot)
+{
+	uint64_t first = (uint64_t)slot << slots->chain_shift;
+	uint64_t *words = (uint64_t *)&slots->chains[first];
+
+	_Static_assert(sizeof(struct vring_desc) == 2 * sizeof(*words),
+		       "a descriptor is two words");
+	for (uint32_t i = 0; i < 2 * (slots->segment_count + 2); i++)
+		store_relaxed(&words[i], load_relaxed(&words[i]));
+	store_relaxed(&slots->statuses[slot], BLK_STATUS_UNSET);
+}
+
 static inline void blk_slots_set_header(struct blk_slots *slots, uint32_t slot, uint32_t type,
 					uint64_t sector)
 {

@@ -115,12 +115,12 @@ unsigned int worker_pending_count(void)
 
 void worker_submit(struct worker_job *job)
 {
-	ensure(pool.last != NULL);
 	job->origin = reactor_current();
 	ensure(job->origin != NULL);
 	job->next = NULL;
 	__atomic_add_fetch(&pool.pending_count, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&pool.lock);
+	ensure(pool.last != NULL);
 	*pool.last = job;
 	pool.last = &job->next;
 	pthread_cond_signal(&pool.some);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* vhost-user controllers: their sockets, what they serve, and where their queues go. Control
- * thread. */
+/* vhost-user controllers: their sockets and what they serve. Control thread. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +24,11 @@ static struct reactor_fd fault_watch = {.fd = -1};
 const struct reactor_set *vhost_reactors(void)
 {
 	return reactors;
+}
+
+struct list *vhost_controllers(void)
+{
+	return &controllers;
 }
 
 /* ---- memory files that shrink ---------------------------------------------------------------- */
@@ -62,79 +66,14 @@ int vhost_init(const struct reactor_set *set)
 void vhost_fini(void)
 {
 	ensure(list_empty(&controllers));
+	balancer_fini();
+	placement_reset();
 	reactor_fd_remove(&fault_watch);
 	fd_close(&fault_watch.fd);
 	reactors = NULL;
 }
 
-/* ---- placement ---------------------------------------------------------------------------- */
-
-static bool mask_empty(const uint64_t *mask)
-{
-	for (unsigned int i = 0; i < REACTOR_CPU_WORDS; i++) {
-		if (mask[i] != 0)
-			return false;
-	}
-	return true;
-}
-
-static bool reactor_allowed(const struct vhost_controller *controller, unsigned int index)
-{
-	int cpu = reactor_cpu(reactors->data[index]);
-
-	if (mask_empty(controller->cpu_mask))
-		return true;
-	return cpu >= 0 && cpu < REACTOR_CPU_MAX &&
-	       (controller->cpu_mask[cpu / 64] >> (cpu % 64) & 1);
-}
-
-/* Queues on a reactor, of all controllers. */
-static uint32_t reactor_load(unsigned int index)
-{
-	uint32_t load = 0;
-
-	list_for_each (node, &controllers)
-		load += list_entry(node, struct vhost_controller, link)
-				->channels[index]
-				.queue_count;
-	return load;
-}
-
-unsigned int controller_place_queue(struct vhost_controller *controller)
-{
-	unsigned int best = reactors->data_count;
-	uint64_t best_load = UINT64_MAX;
-
-	for (unsigned int i = 0; i < reactors->data_count; i++) {
-		if (!reactor_allowed(controller, i))
-			continue;
-		/* First of all the queues of one disk spread; among equals, all queues do. */
-		uint64_t load =
-			(uint64_t)controller->channels[i].queue_count << 32 | reactor_load(i);
-		if (load < best_load) {
-			best = i;
-			best_load = load;
-		}
-	}
-	ensure(best < reactors->data_count);
-	struct vhost_channel *channel = &controller->channels[best];
-	/* On failure bdev stays NULL, which the caller looks at. */
-	if (channel->queue_count++ == 0 &&
-	    bdev_channel_alloc(controller->open, reactors->data[best], &channel->bdev) < 0)
-		channel->bdev = NULL;
-	return best;
-}
-
-void controller_unplace_queue(struct vhost_controller *controller, unsigned int reactor_index)
-{
-	struct vhost_channel *channel = &controller->channels[reactor_index];
-
-	ensure(channel->queue_count > 0);
-	if (--channel->queue_count > 0 || channel->bdev == NULL)
-		return;
-	bdev_channel_free(channel->bdev);
-	channel->bdev = NULL;
-}
+/* ---- serving ------------------------------------------------------------------------------ */
 
 int controller_begin_serving(struct vhost_controller *controller)
 {
@@ -251,15 +190,6 @@ static int check_options(const struct vhost_blk_options *options, char *error, s
 	return 0;
 }
 
-static bool any_reactor_allowed(const struct vhost_controller *controller)
-{
-	for (unsigned int i = 0; i < reactors->data_count; i++) {
-		if (reactor_allowed(controller, i))
-			return true;
-	}
-	return false;
-}
-
 static struct vhost_controller *controller_alloc(const struct vhost_blk_options *options)
 {
 	struct vhost_controller *controller = calloc(1, sizeof(*controller));
@@ -275,6 +205,7 @@ static struct vhost_controller *controller_alloc(const struct vhost_blk_options 
 	controller->read_only = options->read_only;
 	controller->packed_ring = options->packed_ring;
 	controller->writeback = options->writeback;
+	controller->coalescing = options->coalescing;
 	memcpy(controller->cpu_mask, options->cpu_mask, sizeof(controller->cpu_mask));
 	snprintf(controller->name, sizeof(controller->name), "%s", options->name);
 	controller->channels = calloc(reactors->data_count, sizeof(*controller->channels));
@@ -297,7 +228,7 @@ int vhost_blk_create(const struct vhost_blk_options *options, struct vhost_contr
 		snprintf(error, error_bytes, "out of memory");
 		return -ENOMEM;
 	}
-	if (!any_reactor_allowed(controller)) {
+	if (!placement_possible(controller->cpu_mask)) {
 		snprintf(error, error_bytes, "no reactor runs on a CPU of the mask");
 		rc = -EINVAL;
 	}
@@ -318,6 +249,25 @@ int vhost_blk_create(const struct vhost_blk_options *options, struct vhost_contr
 	list_add_tail(&controllers, &controller->link);
 	*out = controller;
 	return 0;
+}
+
+void vhost_controller_set_coalescing(struct vhost_controller *controller,
+				     const struct vhost_coalescing *coalescing)
+{
+	controller->coalescing = *coalescing;
+	list_for_each (node, &controller->sessions) {
+		struct vhost_session *session = list_entry(node, struct vhost_session, link);
+		for (uint32_t i = 0; i < session->queue_count; i++) {
+			if (session->queues[i].run != NULL)
+				vhost_queue_set_coalescing(session->queues[i].run, coalescing);
+		}
+	}
+}
+
+const struct vhost_coalescing *
+vhost_controller_coalescing(const struct vhost_controller *controller)
+{
+	return &controller->coalescing;
 }
 
 void vhost_controller_delete(struct vhost_controller *controller, void (*done)(void *arg),

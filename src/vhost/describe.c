@@ -45,13 +45,16 @@ static json_t *describe_queue(const struct session_queue *queue)
 	const struct vhost_queue *run = queue->run;
 	const struct vhost_queue_stats *stats = &run->stats;
 
-	return json_pack("{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I}", "index", (int)run->index,
-			 "size", (int)queue->size, "reactor", reactor_name(run->reactor),
-			 "requests", (json_int_t)load_relaxed(&stats->request_count), "batches",
+	return json_pack("{s:i, s:i, s:s, s:i, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "index",
+			 (int)run->index, "size", (int)queue->size, "reactor",
+			 reactor_name(run->reactor), "cpu", reactor_cpu(run->reactor), "pinned",
+			 queue->pinned, "moves", (json_int_t)queue->move_count, "requests",
+			 (json_int_t)load_relaxed(&stats->request_count), "batches",
 			 (json_int_t)load_relaxed(&stats->batch_count), "kicks",
 			 (json_int_t)load_relaxed(&stats->kick_count), "calls",
 			 (json_int_t)load_relaxed(&stats->call_count), "calls_suppressed",
-			 (json_int_t)load_relaxed(&stats->call_suppressed_count));
+			 (json_int_t)load_relaxed(&stats->call_suppressed_count), "calls_coalesced",
+			 (json_int_t)load_relaxed(&stats->call_coalesced_count));
 }
 
 static json_t *describe_session(const struct vhost_session *session)
@@ -76,6 +79,12 @@ static json_t *describe_session(const struct vhost_session *session)
 			 "queues", queues);
 }
 
+static const char *const coalescing_modes[] = {
+	[VHOST_COALESCING_ADAPTIVE] = "adaptive",
+	[VHOST_COALESCING_FIXED] = "fixed",
+	[VHOST_COALESCING_NONE] = "none",
+};
+
 json_t *vhost_controller_describe(const struct vhost_controller *controller)
 {
 	char cpumask[REACTOR_CPU_WORDS * 16 + 3];
@@ -86,11 +95,14 @@ json_t *vhost_controller_describe(const struct vhost_controller *controller)
 			sessions, describe_session(list_entry(node, struct vhost_session, link)));
 	format_cpumask(controller, cpumask, sizeof(cpumask));
 	return json_pack(
-		"{s:s, s:s, s:i, s:i, s:s, s:i, s:I, s:o, s:{s:{s:b, s:s?, s:s, s:s, s:b}}}",
-		"ctrlr", controller->name, "cpumask", cpumask, "delay_base_us", 0, "iops_threshold",
-		0, "socket", controller->socket_path, "num_queues", (int)controller->queue_count,
-		"connections", (json_int_t)controller->connect_count, "sessions", sessions,
-		"backend_specific", "block", "readonly", controller->read_only, "bdev",
+		"{s:s, s:s, s:s, s:i, s:i, s:s, s:i, s:I, s:o, s:{s:{s:b, s:s?, s:s, s:s, s:b}}}",
+		"ctrlr", controller->name, "cpumask", cpumask, "coalescing",
+		coalescing_modes[controller->coalescing.mode], "delay_base_us",
+		(int)controller->coalescing.delay_base_us, "iops_threshold",
+		(int)controller->coalescing.iops_threshold, "socket", controller->socket_path,
+		"num_queues", (int)controller->queue_count, "connections",
+		(json_int_t)controller->connect_count, "sessions", sessions, "backend_specific",
+		"block", "readonly", controller->read_only, "bdev",
 		controller->open != NULL ? controller->open->bdev->name : NULL, "transport",
 		controller->device->transport, "serial", controller->serial, "writeback",
 		controller->writeback);
@@ -109,6 +121,13 @@ json_t *vhost_controller_config(const struct vhost_controller *controller, const
 	if (mask_given(controller)) {
 		format_mask(controller->cpu_mask, cpumask, sizeof(cpumask));
 		json_object_set_new(params, "cpumask", json_string(cpumask));
+	}
+	if (controller->coalescing.mode != VHOST_COALESCING_ADAPTIVE) {
+		json_object_set_new(params, "adaptive_coalescing", json_false());
+		json_object_set_new(params, "delay_base_us",
+				    json_integer(controller->coalescing.delay_base_us));
+		json_object_set_new(params, "iops_threshold",
+				    json_integer(controller->coalescing.iops_threshold));
 	}
 	if (controller->serial_given)
 		json_object_set_new(params, "serial", json_string(controller->serial));

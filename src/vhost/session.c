@@ -28,6 +28,7 @@ static void session_free(struct vhost_session *session)
 	struct vhost_controller *controller = session->controller;
 
 	ensure(session->pending_count == 0);
+	session_moves_cancel(session);
 	session_queues_destroy(session);
 	mem_table_destroy(session->memory);
 	mem_table_destroy(session->memory_next);
@@ -73,6 +74,23 @@ void session_close(struct vhost_session *session, const char *fmt, ...)
 	reactor_defer(vhost_reactors()->control, &session->close_work);
 }
 
+/* ---- one thing at a time ------------------------------------------------------------------ */
+
+/* What the front-end has sent already must not keep the control thread awake. */
+void session_mute(struct vhost_session *session)
+{
+	session->muted = true;
+	reactor_fd_modify(&session->socket, EPOLLRDHUP);
+}
+
+void session_unmute(struct vhost_session *session)
+{
+	if (!session->muted)
+		return;
+	session->muted = false;
+	reactor_fd_modify(&session->socket, EPOLLIN | EPOLLRDHUP);
+}
+
 /* ---- answering ---------------------------------------------------------------------------- */
 
 static int send_reply(struct vhost_session *session, uint32_t payload_bytes)
@@ -114,12 +132,10 @@ static void finish_message(struct vhost_session *session)
 	session->reply_bytes = 0;
 	fd_close(&session->reply_fd);
 	close_message_fds(session);
-	if (session->muted) {
-		session->muted = false;
-		reactor_fd_modify(&session->socket, EPOLLIN | EPOLLRDHUP);
-	}
+	session_unmute(session);
 	if (rc < 0)
 		session_close(session, "no reply could be sent: %s", strerror(-rc));
+	session_moves_begin(session);
 }
 
 static void refuse_message(struct vhost_session *session, int rc, const char *why)
@@ -156,10 +172,10 @@ void session_continue(struct vhost_session *session)
 		session_settle(session);
 		if (session->closing || session->pending_count > 0)
 			return;
-		if (session->busy) {
+		if (session->moving)
+			session_moves_finish(session);
+		else if (session->busy)
 			finish_message(session);
-			return;
-		}
 		return;
 	}
 }
@@ -186,12 +202,9 @@ static void handle_message(struct vhost_session *session)
 		return;
 	if (session->pending_count == 0)
 		session_continue(session);
-	/* While it waits for reactors, what the front-end has sent already must not keep the
-	 * control thread awake. */
-	if (session->busy && !session->closing) {
-		session->muted = true;
-		reactor_fd_modify(&session->socket, EPOLLRDHUP);
-	}
+	/* While it waits for reactors. A move that began behind it has seen to that itself. */
+	if (session->busy && !session->closing && !session->muted)
+		session_mute(session);
 }
 
 /* How many bytes the message under way has in all; -EPROTO if its header is wrong. */

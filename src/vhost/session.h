@@ -8,6 +8,8 @@
  *
  *   read -> handle (notes what is wanted) -> settle (stop and start queues accordingly)
  *        -> then (what had to wait for stopped queues) -> settle -> reply -> read
+ *
+ * A move of queues to other reactors takes the place of a message: hold -> settle -> settle.
  */
 #ifndef SLUICE_VHOST_SESSION_H
 #define SLUICE_VHOST_SESSION_H
@@ -49,6 +51,7 @@ struct vhost_controller {
 	struct bdev_open *open; /* NULL: the bdev was removed */
 	struct bdev *ghost;     /* stands for it then: its name and limits, and no blocks */
 	uint64_t cpu_mask[REACTOR_CPU_WORDS];
+	struct vhost_coalescing coalescing;
 	struct vhost_channel *channels; /* one a data reactor */
 	uint32_t queue_count;
 	uint32_t running_count; /* queues that run, or are about to */
@@ -76,6 +79,19 @@ struct session_inflight {
 	bool faulted;
 };
 
+/* A move of a running queue to another reactor: asked for, then an operation of the session as a
+ * message is. */
+struct session_move {
+	enum { MOVE_NONE, MOVE_WANTED, MOVE_UNDER_WAY } state;
+	unsigned int from; /* reactor index; while under way */
+	unsigned int to;
+	int result;
+	void (*done)(void *arg, int result); /* may be NULL */
+	void *arg;
+	struct vhost_queue_stats stats; /* carried over */
+	const char *broken_why;         /* carried over; NULL: sound */
+};
+
 /* The channel on which we send requests to the front-end. */
 struct session_backend {
 	struct reactor_fd watch;               /* fd -1: none */
@@ -90,7 +106,16 @@ struct session_queue {
 	struct vhost_session *session;
 	struct vhost_queue *run; /* NULL: not on a reactor */
 	struct vhost_queue_op op;
-	unsigned int reactor_index; /* while run */
+	unsigned int reactor_index; /* while run, and where it ran last */
+	struct session_move move;
+	uint64_t move_count;
+	bool placed; /* reactor_index was chosen by a move, and is kept when the queue restarts */
+	bool pinned; /* by hand: the balancer leaves it alone */
+	struct list running_link; /* while run: the balancer's list */
+	/* The balancer's. */
+	uint64_t balance_request_count; /* of the run, when it last looked */
+	uint64_t balance_recent;        /* between its last two looks */
+	uint64_t balance_not_before_ns;
 	uint64_t desc_user;
 	uint64_t avail_user;
 	uint64_t used_user;
@@ -127,7 +152,9 @@ struct vhost_session {
 	size_t received_bytes;
 	int fds[FD_PASS_MAX];
 	size_t fd_count;
-	bool busy;                           /* handled, not answered yet */
+	bool busy;                           /* handled, not answered yet; or moving */
+	bool moving;                         /* a move is under way in the place of a message */
+	uint32_t moves_wanted;               /* of queues, not begun yet */
 	int (*then)(struct vhost_session *); /* waits for pending_count to be 0 */
 	struct vhost_user_message reply;
 	uint32_t reply_bytes;                  /* of payload; 0: none */
@@ -149,6 +176,9 @@ int session_create(struct vhost_controller *controller, int socket_fd);
 void session_close(struct vhost_session *session, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Goes on with the message under way after all operations are done. */
 void session_continue(struct vhost_session *session);
+/* Stops reading messages while something is under way, and begins again. */
+void session_mute(struct vhost_session *session);
+void session_unmute(struct vhost_session *session);
 /* Closes the sessions whose memory file was truncated. */
 void session_check_faults(struct vhost_session *session);
 
@@ -179,6 +209,24 @@ void session_queue_set_memory(struct session_queue *queue, const struct mem_tabl
 void session_queue_set_log(struct session_queue *queue, struct dirty_log *log);
 /* True if the ring of a queue lies at the same host addresses in another table. */
 bool session_queue_same_place(const struct session_queue *queue, const struct mem_table *memory);
+
+/* ---- session_move.c: moving running queues between reactors -------------------------------- */
+
+/* Asks for a move. It is carried out when the session has nothing else under way; then, or when
+ * the session ends, done is called: 0; -ECANCELED: the queue was stopped or its session closed
+ * meanwhile; or why it could not start there, and then it serves where it was. Returns 0; -ENOENT:
+ * the queue is not running; -EBUSY: it is being moved already. */
+int session_move_queue(struct session_queue *queue, unsigned int reactor_index,
+		       void (*done)(void *arg, int result), void *arg);
+/* Begins the moves that are wanted, if nothing is under way. */
+void session_moves_begin(struct vhost_session *session);
+/* The queues of the move under way run again. */
+void session_moves_finish(struct vhost_session *session);
+/* The session ends: nothing moves any more. */
+void session_moves_cancel(struct vhost_session *session);
+/* Of a queue in a move: what the run that stops leaves to the one that starts. */
+void session_move_save(struct session_queue *queue);
+void session_move_restore(struct session_queue *queue);
 
 /* ---- session_memory.c --------------------------------------------------------------------- */
 
@@ -215,6 +263,29 @@ int session_journal_get(struct session_queue *queue, bool packed, void **out, ui
 /* The queue stands still. */
 void session_journal_put(struct session_queue *queue);
 
+/* ---- placement.c -------------------------------------------------------------------------- */
+
+/* True if a controller of this CPU mask (all zero: any) may use a reactor, or any reactor. */
+bool placement_allowed(const uint64_t *cpu_mask, unsigned int reactor_index);
+bool placement_possible(const uint64_t *cpu_mask);
+/* The reactor for another queue: of those allowed, the one that has fewest. */
+unsigned int controller_choose_reactor(const struct vhost_controller *controller);
+/* The channel on a reactor, for one more queue; its bdev is NULL if there was no memory. */
+struct vhost_channel *controller_place_queue(struct vhost_controller *controller,
+					     unsigned int reactor_index);
+void controller_unplace_queue(struct vhost_controller *controller, unsigned int reactor_index);
+/* Asks for moves of the queues that run where their controller's CPU mask does not allow it. */
+void placement_enforce(struct vhost_session *session);
+void placement_count_move(unsigned int from, unsigned int to);
+uint64_t placement_move_count(void);
+void placement_reset(void);
+
+/* ---- balancer.c --------------------------------------------------------------------------- */
+
+/* A queue begins to run: the balancer looks after it from now on. */
+void balancer_add(struct session_queue *queue);
+void balancer_remove(struct session_queue *queue);
+void balancer_fini(void);
 /* ---- controller_bdev.c: what a controller serves ------------------------------------------- */
 
 /* Opens the bdev, watched: 0, or -errno with a sentence. */
@@ -230,9 +301,8 @@ static inline const struct bdev *controller_bdev(const struct vhost_controller *
 /* ---- controller.c ------------------------------------------------------------------------- */
 
 const struct reactor_set *vhost_reactors(void);
-/* The reactor for another queue: of those allowed, the one that has fewest. */
-unsigned int controller_place_queue(struct vhost_controller *controller);
-void controller_unplace_queue(struct vhost_controller *controller, unsigned int reactor_index);
+/* All controllers, those being deleted too. */
+struct list *vhost_controllers(void);
 /* Before a queue starts: 0, or -EBUSY if another process has the storage. And after it stopped. */
 int controller_begin_serving(struct vhost_controller *controller);
 void controller_end_serving(struct vhost_controller *controller);

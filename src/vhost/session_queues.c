@@ -69,12 +69,16 @@ static void release_run(struct session_queue *queue)
 {
 	struct vhost_controller *controller = queue->session->controller;
 
+	session_move_save(queue);
 	queue->base = virtqueue_base(&queue->run->vq);
-	/* All that was taken was given back. */
-	virtqueue_retire_journal(&queue->run->vq);
-	queue->call_fd = queue->run->call_fd;
+	/* All that was taken was given back, and the front-end hears where the ring stands, or sets
+	 * it up anew. One that has left may know only its journal: a packed ring does not tell. */
+	if (!queue->session->closing && virtqueue_resubmitted(&queue->run->vq))
+		virtqueue_retire_journal(&queue->run->vq);
+	queue->call_fd = queue->run->call.fd;
 	controller->device->queue_destroy(queue->run);
 	queue->run = NULL;
+	balancer_remove(queue);
 	session_journal_put(queue);
 	controller_unplace_queue(controller, queue->reactor_index);
 	controller_end_serving(controller);
@@ -85,18 +89,6 @@ static void on_stopped(struct vhost_queue_op *op)
 	struct session_queue *queue = container_of(op, struct session_queue, op);
 
 	release_run(queue);
-	op_end(queue);
-}
-
-static void on_started(struct vhost_queue_op *op)
-{
-	struct session_queue *queue = container_of(op, struct session_queue, op);
-
-	if (op->result < 0) {
-		release_run(queue);
-		session_close(queue->session, "queue %u could not be started: %s",
-			      queue_index(queue), strerror(-op->result));
-	}
 	op_end(queue);
 }
 
@@ -202,7 +194,8 @@ static int begin_ring(struct session_queue *queue, struct vhost_queue *run, cons
 }
 
 /* A queue of the device on a reactor, its ring begun. On failure nothing is left behind. */
-static int make_run(struct session_queue *queue, struct vhost_queue **out, const char **why)
+static int make_run(struct session_queue *queue, unsigned int reactor_index,
+		    struct vhost_queue **out, const char **why)
 {
 	struct vhost_session *session = queue->session;
 	struct vhost_controller *controller = session->controller;
@@ -211,8 +204,7 @@ static int make_run(struct session_queue *queue, struct vhost_queue **out, const
 	int rc = controller_begin_serving(controller);
 	if (rc < 0)
 		return rc;
-	queue->reactor_index = controller_place_queue(controller);
-	struct vhost_channel *channel = &controller->channels[queue->reactor_index];
+	struct vhost_channel *channel = controller_place_queue(controller, reactor_index);
 	*why = "no memory";
 	rc = -ENOMEM;
 	if (channel->bdev != NULL)
@@ -228,34 +220,88 @@ destroy:
 	controller->device->queue_destroy(*out);
 	session_journal_put(queue);
 unplace:
-	controller_unplace_queue(controller, queue->reactor_index);
+	controller_unplace_queue(controller, reactor_index);
 	controller_end_serving(controller);
 	return rc;
 }
 
-static void start_queue(struct session_queue *queue)
+static void on_started(struct vhost_queue_op *op);
+
+/* Puts a queue on a reactor: 0, or -errno and *why. */
+static int start_on(struct session_queue *queue, unsigned int reactor_index, const char **why)
 {
 	struct vhost_session *session = queue->session;
 	struct vhost_queue *run;
-	const char *why;
 
-	int rc = make_run(queue, &run, &why);
-	if (rc < 0) {
-		session_close(session, "queue %u cannot be started: %s (%s)", queue_index(queue),
-			      why, strerror(-rc));
-		return;
-	}
-	run->reactor = vhost_reactors()->data[queue->reactor_index];
+	int rc = make_run(queue, reactor_index, &run, why);
+	if (rc < 0)
+		return rc;
+	run->reactor = vhost_reactors()->data[reactor_index];
 	run->control = vhost_reactors()->control;
 	run->controller_name = session->controller->name;
 	run->index = (uint16_t)queue_index(queue);
 	run->kick_watch.fd = queue->kick_fd;
 	run->err_fd = queue->err_fd;
 	run->log = session_active_log(session);
-	run->call_fd = queue->call_fd;
+	run->call.fd = queue->call_fd;
 	queue->call_fd = -1;
+	vhost_queue_set_coalescing(run, &session->controller->coalescing);
+	queue->reactor_index = reactor_index;
 	queue->run = run;
+	balancer_add(queue);
+	session_move_restore(queue);
 	vhost_queue_start(op_begin(queue, on_started));
+	return 0;
+}
+
+/* The end of a move that failed: the queue goes back to where it served. False: there was none. */
+static bool go_back(struct session_queue *queue, int rc)
+{
+	struct session_move *move = &queue->move;
+
+	if (move->state != MOVE_UNDER_WAY || move->result < 0)
+		return false;
+	move->result = rc;
+	move->to = move->from;
+	return true;
+}
+
+static unsigned int choose_reactor(const struct session_queue *queue)
+{
+	const struct vhost_controller *controller = queue->session->controller;
+
+	if (queue->move.state == MOVE_UNDER_WAY)
+		return queue->move.to;
+	if (queue->placed && placement_allowed(controller->cpu_mask, queue->reactor_index))
+		return queue->reactor_index;
+	return controller_choose_reactor(controller);
+}
+
+static void start_queue(struct session_queue *queue)
+{
+	const char *why;
+	int rc = start_on(queue, choose_reactor(queue), &why);
+
+	if (rc < 0 && go_back(queue, rc))
+		rc = start_on(queue, queue->move.to, &why);
+	if (rc < 0)
+		session_close(queue->session, "queue %u cannot be started: %s (%s)",
+			      queue_index(queue), why, strerror(-rc));
+}
+
+static void on_started(struct vhost_queue_op *op)
+{
+	struct session_queue *queue = container_of(op, struct session_queue, op);
+
+	if (op->result < 0) {
+		release_run(queue);
+		if (!queue->session->closing && go_back(queue, op->result))
+			start_queue(queue);
+		else
+			session_close(queue->session, "queue %u could not be started: %s",
+				      queue_index(queue), strerror(-op->result));
+	}
+	op_end(queue);
 }
 
 static bool should_run(const struct session_queue *queue)

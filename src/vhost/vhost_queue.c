@@ -37,12 +37,37 @@ static void on_kick(struct reactor_fd *watch, uint32_t epoll_events)
 	poller_wake(&queue->poller);
 }
 
+static void send_call(struct vhost_queue *queue, uint64_t now_ticks)
+{
+	vhost_call_sent(&queue->call, now_ticks);
+	if (queue->call.fd < 0)
+		return;
+	fd_eventfd_signal(queue->call.fd);
+	counter_add(&queue->stats.call_count, 1);
+}
+
+/* Nobody will look after a held call from now on. */
+static void flush_call(struct vhost_queue *queue)
+{
+	if (queue->call.held)
+		send_call(queue, ticks_now());
+}
+
+void vhost_queue_check_call(struct vhost_queue *queue)
+{
+	uint64_t now = reactor_now_ticks(queue->reactor);
+
+	if (vhost_call_is_due(&queue->call, now))
+		send_call(queue, now);
+}
+
 static bool queue_park(struct poller *poller)
 {
 	struct vhost_queue *queue = container_of(poller, struct vhost_queue, poller);
 
 	if (queue->kick_polled)
 		return false;
+	flush_call(queue);
 	if (queue->stopping || queue->vq.broken)
 		return true;
 	if (queue->log != NULL)
@@ -53,25 +78,52 @@ static bool queue_park(struct poller *poller)
 	return false;
 }
 
-static void call_driver(struct vhost_queue *queue)
+/* A call is held only while the poller looks after it: a parked one is woken for that. False if the
+ * queue is being stopped, or only polls when something happens. */
+static bool keep_polling(struct vhost_queue *queue)
 {
-	if (queue->call_fd < 0)
-		return;
-	fd_eventfd_signal(queue->call_fd);
-	counter_add(&queue->stats.call_count, 1);
+	if (likely(queue->poller.active))
+		return true;
+	if (queue->stopping || reactor_mode(queue->reactor) == REACTOR_POLL_NEVER)
+		return false;
+	virtqueue_disable_kick(&queue->vq);
+	if (queue->log != NULL)
+		mark_ring_dirty(queue);
+	poller_wake(&queue->poller);
+	return true;
+}
+
+/* A batch was published whose driver wants a call, or waits for one that is held. */
+static void decide_call(struct vhost_queue *queue, uint32_t count)
+{
+	/* Not the start of the iteration, which may have been a long one. */
+	const struct vhost_call_batch batch = {
+		.count = count,
+		.inflight_count = queue->inflight[0] + queue->inflight[1],
+		.request_count = queue->stats.request_count,
+		.now_ticks = ticks_now(),
+	};
+	bool now = queue->call.held ? vhost_call_more(&queue->call, &batch)
+				    : vhost_call_wanted(&queue->call, &batch);
+
+	if (now || !keep_polling(queue))
+		send_call(queue, batch.now_ticks);
+	else
+		counter_add(&queue->stats.call_coalesced_count, 1);
 }
 
 static void publish(struct reactor_deferred *deferred)
 {
 	struct vhost_queue *queue = container_of(deferred, struct vhost_queue, publish);
+	uint32_t count = queue->vq.pushed_count;
 
-	if (queue->vq.pushed_count == 0)
+	if (count == 0)
 		return;
 	bool call = virtqueue_publish(&queue->vq);
 	if (unlikely(queue->log != NULL))
 		mark_ring_dirty(queue);
-	if (call)
-		call_driver(queue);
+	if (call || queue->call.held)
+		decide_call(queue, count);
 	else
 		counter_add(&queue->stats.call_suppressed_count, 1);
 }
@@ -145,6 +197,8 @@ static void start_on_reactor(struct reactor_msg *msg)
 	}
 	virtqueue_disable_kick(&queue->vq);
 	poller_start(queue->reactor, &queue->poller);
+	/* A predecessor may have died between publishing and calling. */
+	send_call(queue, ticks_now());
 	op_reply(op, 0);
 }
 
@@ -183,8 +237,12 @@ static void drained_deferred(struct reactor_deferred *deferred)
 	publish(deferred);
 	if (queue->memory_op != NULL && queue->inflight[!queue->epoch] == 0)
 		finish_memory(queue);
-	if (queue->stop_op != NULL && queue->inflight[0] + queue->inflight[1] == 0)
-		finish_stop(queue);
+	if (queue->stop_op == NULL || queue->inflight[0] + queue->inflight[1] > 0)
+		return;
+	/* What a predecessor took counts as in flight, too. Completions come back here. */
+	if (!virtqueue_resubmitted(&queue->vq) && queue->poller.poll(&queue->poller) > 0)
+		return;
+	finish_stop(queue);
 }
 
 void vhost_queue_drained(struct vhost_queue *queue)
@@ -199,10 +257,18 @@ static void stop_on_reactor(struct reactor_msg *msg)
 	struct vhost_queue *queue = op->queue;
 
 	ensure(queue->stop_op == NULL);
+	/* What a predecessor left behind is in the journal and behind the base alike: it has to be
+	 * taken before the ring can be said to stand anywhere. A batch of it an iteration. */
+	if (queue->vq.resubmit_index < queue->vq.resubmit_count && !queue->vq.broken) {
+		poller_wake(&queue->poller);
+		reactor_send(queue->reactor, &op->msg);
+		return;
+	}
 	queue->stopping = true;
 	queue->stop_op = op;
 	reactor_fd_remove(&queue->kick_watch);
 	poller_stop(&queue->poller);
+	flush_call(queue);
 	vhost_queue_drained(queue);
 }
 
@@ -233,11 +299,11 @@ static void set_call_on_reactor(struct reactor_msg *msg)
 {
 	struct vhost_queue_op *op = container_of(msg, struct vhost_queue_op, msg);
 	struct vhost_queue *queue = op->queue;
-	int old = queue->call_fd;
+	int old = queue->call.fd;
 
-	queue->call_fd = op->call_fd;
+	queue->call.fd = op->call_fd;
 	op->call_fd = old;
-	call_driver(queue);
+	send_call(queue, ticks_now());
 	op_reply(op, 0);
 }
 
@@ -262,9 +328,15 @@ void vhost_queue_set_call(struct vhost_queue_op *op)
 	op_send(op, set_call_on_reactor);
 }
 
+void vhost_queue_set_coalescing(struct vhost_queue *queue,
+				const struct vhost_coalescing *coalescing)
+{
+	vhost_call_set(&queue->call, coalescing);
+}
+
 void vhost_queue_init(struct vhost_queue *queue, unsigned int (*poll)(struct poller *poller))
 {
-	queue->call_fd = -1;
+	vhost_call_init(&queue->call);
 	queue->err_fd = -1;
 	queue->kick_watch.fd = -1;
 	queue->kick_watch.fn = on_kick;

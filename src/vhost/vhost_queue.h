@@ -18,6 +18,7 @@
 #include "bdev/bdev.h"
 #include "memory/dirty_log.h"
 #include "reactor/reactor.h"
+#include "vhost/vhost_call.h"
 #include "virtio/virtqueue.h"
 
 struct vhost_queue;
@@ -48,8 +49,10 @@ struct vhost_queue_stats {
 	uint64_t request_count;
 	uint64_t batch_count; /* polls that found something */
 	uint64_t kick_count;  /* wake-ups by the driver */
-	uint64_t call_count;  /* interrupts sent */
-	uint64_t call_suppressed_count;
+	/* Batches given back, by what became of the call: */
+	uint64_t call_count;            /* interrupts sent */
+	uint64_t call_suppressed_count; /* not wanted by the driver */
+	uint64_t call_coalesced_count;  /* part of a later call */
 };
 
 struct vhost_queue {
@@ -63,8 +66,8 @@ struct vhost_queue {
 	bool stopping;
 	bool kick_polled;      /* no kick fd: never parks */
 	struct dirty_log *log; /* the session's; NULL: no migration under way */
-	int call_fd;           /* -1: none. Owned. */
-	int err_fd;            /* -1: none. Owned by the session. */
+	struct vhost_call call;
+	int err_fd; /* -1: none. Owned by the session. */
 	struct poller poller;
 	struct reactor_deferred publish;
 	struct reactor_fd kick_watch; /* its fd is the session's */
@@ -92,6 +95,9 @@ void vhost_queue_set_memory(struct vhost_queue_op *op);
  * call through the new fd, for what it may have missed. */
 void vhost_queue_set_call(struct vhost_queue_op *op);
 
+/* How calls of the queue are held back from now on. At any moment of its life. */
+void vhost_queue_set_coalescing(struct vhost_queue *queue,
+				const struct vhost_coalescing *coalescing);
 /* Keeps op->log, or with NULL none, from now on; marks what it has published so far. */
 void vhost_queue_set_log(struct vhost_queue_op *op);
 
@@ -102,6 +108,16 @@ static inline uint8_t vhost_queue_begin(struct vhost_queue *queue)
 {
 	queue->inflight[queue->epoch]++;
 	return queue->epoch;
+}
+
+/* The cold end of vhost_queue_poll_call(). */
+__attribute__((cold)) void vhost_queue_check_call(struct vhost_queue *queue);
+
+/* First of all in every poll: sends a call that was held back long enough. */
+static inline void vhost_queue_poll_call(struct vhost_queue *queue)
+{
+	if (unlikely(queue->call.held))
+		vhost_queue_check_call(queue);
 }
 
 /* Logs what the device wrote into guest memory; to be called after the write, while log is set. */

@@ -132,15 +132,31 @@ static bool packed_sound(const struct inflight_packed *journal, uint16_t capacit
 	       journal->old_used_wrap <= 1;
 }
 
-/* True if the ring shows that the batch begun at old_used_index was published. */
+/* True if the batch begun at old_used_index was published: its first descriptor is no longer as
+ * the driver offered it. The driver may even have offered the slot anew, a lap later. */
 static bool packed_published(const struct inflight_packed *journal,
 			     uint16_t (*ring_flags_at)(void *arg, uint16_t slot), void *arg)
 {
 	uint16_t flags = ring_flags_at(arg, journal->old_used_index);
 	bool avail = flags >> VRING_PACKED_DESC_F_AVAIL & 1;
 	bool used = flags >> VRING_PACKED_DESC_F_USED & 1;
+	bool wrap = journal->old_used_wrap != 0;
 
-	return avail == used && used == (journal->old_used_wrap != 0);
+	return avail != wrap || used == wrap;
+}
+
+/* True if what the journal says of the last batch stands: there is none under way, or it was
+ * published. */
+static bool packed_committed(const struct inflight_packed *journal,
+			     uint16_t (*ring_flags_at)(void *arg, uint16_t slot), void *arg)
+{
+	/* Giving back changes free_head first, and settling sets old_free_head equal to it first:
+	 * equal, they tell that the rest, which is not one store, was published. */
+	if (journal->free_head == journal->old_free_head)
+		return true;
+	return (journal->used_index != journal->old_used_index ||
+		journal->used_wrap != journal->old_used_wrap) &&
+	       packed_published(journal, ring_flags_at, arg);
 }
 
 /* Walks the free list and strikes off its entries. -EINVAL if it is not a list. */
@@ -170,9 +186,7 @@ int inflight_packed_recover(struct inflight_packed *journal, uint16_t capacity, 
 	}
 	if (!packed_sound(journal, capacity, queue_size))
 		return -EINVAL;
-	if ((journal->used_index != journal->old_used_index ||
-	     journal->used_wrap != journal->old_used_wrap) &&
-	    packed_published(journal, ring_flags_at, arg)) {
+	if (packed_committed(journal, ring_flags_at, arg)) {
 		journal->old_free_head = journal->free_head;
 		journal->old_used_index = journal->used_index;
 		journal->old_used_wrap = journal->used_wrap;

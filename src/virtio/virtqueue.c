@@ -55,6 +55,23 @@ static uint16_t ring_flags_at(void *arg, uint16_t slot)
 	return load_relaxed(&vq->packed_desc[slot].flags);
 }
 
+/* A batch is published by its first descriptor, written last. A predecessor that died before that
+ * left the others behind: the driver must not come upon them when the first is used at last. */
+static void packed_withdraw_unpublished(struct virtqueue *vq)
+{
+	uint16_t slot = vq->used_index;
+	bool wrap = vq->used_wrap;
+
+	for (uint32_t i = 0; i < vq->taken_slots; i++) {
+		uint16_t *flags = &vq->packed_desc[slot].flags;
+		uint16_t offered = wrap ? VIRTQUEUE_PACKED_AVAIL : VIRTQUEUE_PACKED_USED;
+
+		if (!virtqueue_packed_is_avail(load_relaxed(flags), wrap))
+			store_release(flags, offered);
+		virtqueue_packed_advance(vq, &slot, &wrap, 1);
+	}
+}
+
 static int packed_start(struct virtqueue *vq, const struct virtqueue_options *options)
 {
 	struct inflight_packed *journal = vq->packed_journal;
@@ -62,7 +79,7 @@ static int packed_start(struct virtqueue *vq, const struct virtqueue_options *op
 	uint16_t avail_index = options->base & 0x7fff;
 	uint16_t used_index = options->base >> 16 & 0x7fff;
 
-	if (avail_index >= vq->size || used_index >= vq->size)
+	if (fresh && (avail_index >= vq->size || used_index >= vq->size))
 		return -EINVAL;
 	int count =
 		inflight_packed_recover(journal, options->journal_capacity, vq->size, used_index,
@@ -82,6 +99,7 @@ static int packed_start(struct virtqueue *vq, const struct virtqueue_options *op
 		vq->taken_slots += slots;
 		virtqueue_packed_advance(vq, &vq->avail_index, &vq->avail_wrap, slots);
 	}
+	packed_withdraw_unpublished(vq);
 	return 0;
 }
 

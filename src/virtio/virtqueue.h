@@ -42,6 +42,12 @@ uint64_t virtqueue_used_bytes(uint32_t size, bool packed);
 /* Begins, or goes on from a journal in use: 0; -ENOMEM; -EINVAL if the journal or the base does
  * not fit the ring. Control thread. */
 int virtqueue_init(struct virtqueue *vq, const struct virtqueue_options *options);
+/* True once all that a predecessor left in flight was taken again. */
+static inline bool virtqueue_resubmitted(const struct virtqueue *vq)
+{
+	return vq->resubmit_index == vq->resubmit_count;
+}
+
 /* With nothing in flight: the journal is fresh again, for a ring that may begin elsewhere. */
 void virtqueue_retire_journal(struct virtqueue *vq);
 /* Frees what init allocated; harmless on zeroed memory. Control thread. */

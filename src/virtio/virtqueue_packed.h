@@ -143,55 +143,49 @@ static inline void virtqueue_packed_take(struct virtqueue *vq, const struct virt
 	virtqueue_packed_advance(vq, &vq->avail_index, &vq->avail_wrap, head->slot_count);
 }
 
-/* Puts the batch on the journal's free list, as yet to be undone, and says where the used ring
- * will be behind it. */
-static inline void virtqueue_packed_free_entries(struct virtqueue *vq)
+/* The second half of a used descriptor (section 2.8.6): len, id and flags in one word. */
+static inline uint64_t virtqueue_packed_used_word(const struct virtqueue *vq,
+						  const struct virtqueue_pushed *pushed)
+{
+	uint64_t flags = vq->used_wrap ? VIRTQUEUE_PACKED_AVAIL | VIRTQUEUE_PACKED_USED : 0;
+
+	if (pushed->written_bytes > 0)
+		flags |= VRING_DESC_F_WRITE;
+	return flags << 48 | (uint64_t)pushed->id << 32 | pushed->written_bytes;
+}
+
+/*
+ * Writes the used descriptors but the first, which publishes them all, and chains the batch up on
+ * the journal's free list. Then says in the journal where the list and the used ring are behind
+ * the batch: yet to be undone, if we die before the first descriptor is written. Returns what is
+ * to be written there.
+ */
+static inline uint64_t virtqueue_packed_fill(struct virtqueue *vq)
 {
 	struct inflight_packed *journal = vq->packed_journal;
 	uint16_t free_head = load_relaxed(&journal->free_head);
-	uint16_t index = vq->used_index;
-	bool wrap = vq->used_wrap;
-
-	for (uint32_t i = 0; i < vq->pushed_count; i++) {
-		const struct virtqueue_taken *taken = &vq->taken[vq->pushed[i].id];
-		uint16_t last = MIN(load_relaxed(&journal->desc[taken->entry].last),
-				    (uint16_t)(vq->size - 1));
-
-		journal->desc[last].next = free_head;
-		free_head = taken->entry;
-		virtqueue_packed_advance(vq, &index, &wrap, taken->slot_count);
-	}
-	store_release(&journal->free_head, free_head);
-	store_release(&journal->used_index, index);
-	store_release(&journal->used_wrap, wrap);
-}
-
-/* Writes the used descriptors; the flags of the first one, last, publish them all. */
-static inline void virtqueue_packed_fill(struct virtqueue *vq)
-{
-	struct vring_packed_desc *first = &vq->packed_desc[vq->used_index];
-	uint16_t first_flags = 0;
+	uint64_t first_word = 0;
 
 	for (uint32_t i = 0; i < vq->pushed_count; i++) {
 		const struct virtqueue_pushed *pushed = &vq->pushed[i];
 		const struct virtqueue_taken *taken = &vq->taken[pushed->id];
-		struct vring_packed_desc *desc = &vq->packed_desc[vq->used_index];
-		uint16_t flags = vq->used_wrap ? VIRTQUEUE_PACKED_AVAIL | VIRTQUEUE_PACKED_USED : 0;
+		uint64_t word = virtqueue_packed_used_word(vq, pushed);
+		uint16_t last = MIN(load_relaxed(&journal->desc[taken->entry].last),
+				    (uint16_t)(vq->size - 1));
 
-		if (pushed->written_bytes > 0)
-			flags |= VRING_DESC_F_WRITE;
-		store_relaxed(&desc->id, pushed->id);
-		store_relaxed(&desc->len, pushed->written_bytes);
 		if (i == 0)
-			first_flags = flags;
+			first_word = word;
 		else
-			store_release(&desc->flags, flags);
+			store_relaxed((uint64_t *)&vq->packed_desc[vq->used_index].len, word);
+		journal->desc[last].next = free_head;
+		free_head = taken->entry;
 		vq->taken_slots -= taken->slot_count;
 		virtqueue_packed_advance(vq, &vq->used_index, &vq->used_wrap, taken->slot_count);
 	}
-	/* Partner: as in virtqueue_split_publish(); the driver looks at these flags again after
-	 * it has asked for a call. */
-	__atomic_store_n(&first->flags, first_flags, __ATOMIC_SEQ_CST);
+	store_release(&journal->free_head, free_head);
+	store_release(&journal->used_index, vq->used_index);
+	store_release(&journal->used_wrap, vq->used_wrap);
+	return first_word;
 }
 
 /* Strikes the published batch off the journal. */
@@ -229,8 +223,12 @@ static inline bool virtqueue_packed_publish(struct virtqueue *vq)
 {
 	uint16_t old = vq->used_signalled;
 
-	virtqueue_packed_free_entries(vq);
-	virtqueue_packed_fill(vq);
+	struct vring_packed_desc *first = &vq->packed_desc[vq->used_index];
+	uint64_t first_word = virtqueue_packed_fill(vq);
+
+	/* Partner: as in virtqueue_split_publish(); the driver looks at these flags again after
+	 * it has asked for a call. */
+	__atomic_store_n((uint64_t *)&first->len, first_word, __ATOMIC_SEQ_CST);
 	virtqueue_packed_settle(vq);
 	vq->used_signalled = vq->used_index;
 	return virtqueue_packed_wants_call(vq, old);

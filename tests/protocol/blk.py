@@ -14,8 +14,8 @@ from guest_memory import GuestMemory
 from vhost_user import (
     STATUS_ACKNOWLEDGE, STATUS_DRIVER, STATUS_DRIVER_OK, STATUS_FEATURES_OK, TIMEOUT_S,
     VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_EVENT_IDX, VIRTIO_F_RING_INDIRECT_DESC,
-    VIRTIO_F_VERSION_1, Connection, ProtocolFeature, SessionClosed, bits)
-from virtq import Segment, SplitQueue
+    VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1, Connection, ProtocolFeature, SessionClosed, bits)
+from virtq import PackedQueue, Queue, Segment, SplitQueue
 
 SECTOR = 512
 HEADER = struct.Struct("<IIQ")
@@ -88,7 +88,7 @@ class Config:
 
 @dataclasses.dataclass
 class Pending:
-    queue: SplitQueue
+    queue: Queue
     head: int
     readable: list
     writable: list
@@ -138,18 +138,20 @@ class Driver:
 
     def __init__(self, path, queues=1, queue_size=128, memory=None, features=DEFAULT_FEATURES,
                  protocol_features=DEFAULT_PROTOCOL_FEATURES, event_idx=False,
-                 mem_slots=False, ring_region=0, start=0):
+                 packed=False, mem_slots=False, ring_region=0, start=0):
         self.conn = Connection(path)
         self.mem = memory or GuestMemory()
         self.wanted_features = features
         if event_idx:
             self.wanted_features |= bits(VIRTIO_F_RING_EVENT_IDX)
+        if packed:
+            self.wanted_features |= bits(VIRTIO_F_RING_PACKED)
         self.wanted_protocol_features = protocol_features
         self.mem_slots = mem_slots
-        self.start = start
         self.features = 0
         self.config = None
-        self.queues = [SplitQueue(self.mem, i, queue_size, event_idx, ring_region, start)
+        layout = PackedQueue if packed else SplitQueue
+        self.queues = [layout(self.mem, i, queue_size, event_idx, ring_region, start)
                        for i in range(queues)]
         for queue in self.queues:
             queue.closed = self.conn.is_closed
@@ -167,6 +169,13 @@ class Driver:
             queue.close()
         self.queues = []
         self.mem.close()
+
+    def reconnect(self, path):
+        """A new connection for the same memory and rings; to be brought up again."""
+        self.conn.close()
+        self.conn = Connection(path)
+        for queue in self.queues:
+            queue.closed = self.conn.is_closed
 
     # -- bringing the device up -------------------------------------------------------------------
 
@@ -215,7 +224,7 @@ class Driver:
         conn = self.conn
         conn.set_vring_num(queue.index, queue.size)
         yield "SET_VRING_NUM"
-        conn.set_vring_base(queue.index, self.start if base is None else base)
+        conn.set_vring_base(queue.index, queue.start_base if base is None else base)
         yield "SET_VRING_BASE"
         conn.set_vring_addr(queue.index, queue.desc_uva, queue.used_uva, queue.avail_uva)
         yield "SET_VRING_ADDR"

@@ -138,12 +138,18 @@ def make_disk(server, healthy):
 
 
 @pytest.fixture
-def connect(healthy):
+def ring(request):
+    """The format of the rings that connect() makes, in a test that asks for several by RINGS."""
+    return getattr(request, "param", {})
+
+
+@pytest.fixture
+def connect(healthy, ring):
     """Makes drivers, brought up, that are closed at the end of the test."""
     drivers = []
 
     def connect(disk, start_up=True, **options):
-        driver = Driver(disk.socket, **options)
+        driver = Driver(disk.socket, **{**ring, **options})
         drivers.append(driver)
         return driver.start_up() if start_up else driver
 

@@ -399,12 +399,12 @@ class DiskFactory:
             self.create(disk)
 
     def __call__(self, kind="malloc", block_size=512, size=8 * MIB, num_queues=1,
-                 readonly=False, serial=None, prefix="disk", content=None):
+                 readonly=False, serial=None, prefix="disk", content=None, directory=None):
         DiskFactory._count += 1
         name = f"{prefix}{DiskFactory._count}"
         file = None
         if kind == "uring":
-            file = self.server.dir / f"{name}.img"
+            file = (directory or self.server.dir) / f"{name}.img"
             with open(file, "wb") as image:
                 image.truncate(size)
                 if content:

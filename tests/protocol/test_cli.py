@@ -82,6 +82,9 @@ def test_help(args):
     (["rpc", "--help", "nope"], "nope"),
     (["serve", "--cores", "x"], "--cores"),
     (["serve", "--poll", "sometimes"], "--poll"),
+    (["serve", "--rebalance", "maybe"], "--rebalance"),
+    (["vhost", "move", "v", "0"], "cpu is missing"),
+    (["vhost", "coalesce", "v", "0"], "iops_threshold is missing"),
     (["serve", "--queues", "4"], "--queues"),
     (["serve", "--queues", "257", "x.img"], "--queues"),
     (["serve", "--create", "x", "x.img"], "--create"),
@@ -134,6 +137,18 @@ def test_verbs(daemon, tmp_path):
     (controller,) = json.loads(good(daemon.cli("vhost", "list", "--json")))
     assert controller["num_queues"] == 2 and controller["backend_specific"]["block"]["readonly"]
     assert good(daemon.cli("vhost", "create", "v1", "f0", "--json")) == "true\n"
+
+    assert good(daemon.cli("vhost", "coalesce", "v0", "20", "50000")) == ""
+    (core,) = json.loads(good(daemon.cli("status", "--json")))["cores"]
+    assert good(daemon.cli("vhost", "cpumask", "v0", str(core))) == ""
+    (controller, _) = json.loads(good(daemon.cli("vhost", "list", "--json")))
+    assert (controller["delay_base_us"], controller["iops_threshold"]) == (20, 50000)
+    assert controller["cpumask"] == hex(1 << core)
+    bad(daemon.cli("vhost", "move", "v0", "0", str(core)), FAILED, "no queue 0 of v0")
+    for switch, enabled in (("off", False), ("on", True)):
+        assert good(daemon.cli("reactor", "rebalance", switch)) == ""
+        reactors = json.loads(good(daemon.cli("reactor", "list", "--json")))
+        assert reactors["rebalance"]["enabled"] is enabled
 
     assert "n0" in good(daemon.cli("bdev", "stat"))
     assert "tick_rate" in json.loads(good(daemon.cli("bdev", "stat", "--json")))

@@ -30,6 +30,8 @@ def fill(daemon, tmp_path):
     daemon.rpc("bdev_aio_create", name="file1", filename=str(tmp_path / "b.img"), readonly=True)
     daemon.rpc("vhost_create_blk_controller", ctrlr="v0", dev_name="mem0", num_queues=3,
                serial="SERIAL", packed_ring=True, writeback=False)
+    daemon.rpc("vhost_controller_set_coalescing", ctrlr="v0", delay_base_us=50,
+               iops_threshold=60000)
     daemon.rpc("vhost_create_blk_controller", ctrlr="v1", dev_name="file1", readonly=True)
 
 

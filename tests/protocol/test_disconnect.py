@@ -5,6 +5,7 @@ import os
 import socket
 
 from blk import S_OK, Driver, Type
+from rings import FORMATS
 from vhost_user import HEADER, VERSION, Connection, Request, SessionClosed
 
 SERVER_OPTIONS = {"cores": "0,1"}  # queues of one session on two reactors
@@ -21,7 +22,7 @@ def test_cut_after_each_message(hostile, memory_disk):
     length = None
     cut = 0
     while length is None or cut <= length:
-        with Driver(memory_disk.socket, queues=2) as driver:
+        with Driver(memory_disk.socket, queues=2, packed=cut % 2 == 1) as driver:
             done = sum(1 for _, _ in zip(range(cut), driver.steps()))
             if done < cut:
                 length = done
@@ -67,7 +68,8 @@ def test_cut_200_times_at_random(hostile, connect, memory_disk, file_disk, rng):
     for round_ in range(200):
         disk = rng.choice((memory_disk, file_disk))
         with Driver(disk.socket, queues=rng.randrange(1, 5), mem_slots=rng.random() < 0.5,
-                    queue_size=64) as driver:
+                    queue_size=64, packed=rng.random() < 0.5,
+                    event_idx=rng.random() < 0.5) as driver:
             if rng.random() < 0.4:
                 for _, _ in zip(range(rng.randrange(40)), driver.steps()):
                     pass
@@ -87,6 +89,7 @@ def test_cut_200_times_at_random(hostile, connect, memory_disk, file_disk, rng):
                 serves(driver)
 
 
+@FORMATS
 def test_reconnect_and_continue(connect, memory_disk):
     """A front-end that reconnects brings its old memory and rings, and goes on at its index."""
     first = connect(memory_disk)
@@ -94,10 +97,8 @@ def test_reconnect_and_continue(connect, memory_disk):
     pending = [first.submit(Type.OUT, i * 8, os.urandom(4096)) for i in range(8)]
     for request in pending:
         assert first.finish(request).status == S_OK
-    index = first.queues[0].used_idx
-    first.conn.close()
-    first.conn = Connection(memory_disk.socket)
-    first.queues[0].closed = first.conn.is_closed
+    index = first.queues[0].drained_base()
+    first.reconnect(memory_disk.socket)
     for _ in first.steps(base=index):
         pass
     serves(first)
@@ -107,10 +108,10 @@ def test_close_with_io_in_flight(hostile, connect, file_disk):
     """Memory of the guest goes away only after the last I/O into it: reads are still on their
     way when the session ends, and the guest memory is freed at once."""
     hostile.disks.append(file_disk)
-    for _ in range(30):
-        driver = Driver(file_disk.socket, queue_size=256).start_up()
-        for i in range(60):
-            driver.submit(Type.IN, i * 128, in_len=65536, notify=False)
+    for i in range(30):
+        driver = Driver(file_disk.socket, queue_size=256, packed=i % 2 == 1).start_up()
+        for j in range(60):
+            driver.submit(Type.IN, j * 128, in_len=65536, notify=False)
         driver.queues[0].kick()
         driver.close()
 
@@ -161,6 +162,7 @@ def test_100_connections_at_once(hostile, memory_disk):
             connection.close()
 
 
+@FORMATS
 def test_8_sessions_at_once(connect, memory_disk):
     """A few front-ends on one disk are no offence; each is served."""
     for driver in [connect(memory_disk) for _ in range(8)]:
@@ -238,6 +240,7 @@ def test_fds_before_any_byte_is_understood(hostile, dial, memory_disk):
         connection.close()
 
 
+@FORMATS
 def test_delete_controller_with_sessions(server, make_disk, connect):
     """Deleting a controller under load ends its sessions, with all their I/O, and no others."""
     for _ in range(5):

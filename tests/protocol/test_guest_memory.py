@@ -9,6 +9,7 @@ import pytest
 from blk import S_OK, Layout, Type
 from daemon import MIB
 from guest_memory import GuestMemory, Region
+from rings import FORMATS
 from virtq import Segment
 
 pytestmark = pytest.mark.parametrize("slots", [False, True], ids=["table", "slots"])
@@ -59,6 +60,7 @@ def test_data_across_a_region_boundary(connect, memory_disk, slots):
         assert driver.mem.read(start, 4096) == data
 
 
+@FORMATS
 def test_header_and_status_across_a_region_boundary(connect, memory_disk, slots):
     driver = connect(memory_disk, memory=touching(), mem_slots=slots)
     boundary = driver.mem.regions[1].gpa
@@ -93,6 +95,7 @@ def test_indirect_table_across_a_region_boundary(connect, memory_disk, slots):
         assert driver.status_of(pending) in (0, 1, 2)
 
 
+@FORMATS
 def test_same_guest_and_user_addresses(connect, memory_disk, slots):
     """SPDK's initiator: guest physical = user address."""
     gpa = 0x2000_0000_0000
@@ -155,6 +158,7 @@ class Load:
         assert self.count > 0
 
 
+@FORMATS
 def test_memory_changes_while_io_runs(connect, file_disk, slots):
     """Slots added and removed, or the table repeated, a hundred times under verified I/O
     (spdk#3867: other queues must not feel it). The region in use stays."""
@@ -174,6 +178,7 @@ def test_memory_changes_while_io_runs(connect, file_disk, slots):
     driver.read(0, 512)
 
 
+@FORMATS
 def test_added_memory_is_usable_at_once(connect, memory_disk, slots):
     """When the acknowledgement is there, so is the memory; removed, it is not read again."""
     driver = connect(memory_disk, mem_slots=slots)
@@ -196,6 +201,7 @@ def test_added_memory_is_usable_at_once(connect, memory_disk, slots):
         driver.read(i, 512)
 
 
+@FORMATS
 def test_as_many_slots_as_promised(server, connect, memory_disk, slots):
     """32 or more by slots, 8 by the table; all usable, all gone afterwards."""
     driver = connect(memory_disk, start_up=False)
@@ -215,6 +221,7 @@ def test_as_many_slots_as_promised(server, connect, memory_disk, slots):
         driver.write(region, os.urandom(512), region=region)
 
 
+@FORMATS
 def test_rings_survive_a_new_table(connect, memory_disk, slots):
     """The memory behind running rings moves in user space: SET_MEM_TABLE replaces, and
     SET_VRING_ADDR follows; the ring goes on where it was."""

@@ -9,6 +9,9 @@ import pytest
 from blk import S_IOERR, S_OK, S_UNSUPP, WZ_UNMAP, Feature, Layout, Type
 from daemon import MIB
 from guest_memory import GuestMemory, Region
+from rings import FORMATS
+
+pytestmark = FORMATS
 
 
 def cut(*lengths):
@@ -68,9 +71,10 @@ def test_any_framing(connect, disk, layout, length):
     assert driver.get_id(layout=layout) == driver.get_id()
 
 
-def test_random_framing(connect, disk, rng):
+@pytest.mark.parametrize("event_idx", [False, True], ids=["flags", "event_idx"])
+def test_random_framing(connect, disk, rng, event_idx):
     """Both streams cut at random places, direct or indirect, at any alignment."""
-    driver = connect(disk, queue_size=256)
+    driver = connect(disk, queue_size=256, event_idx=event_idx)
 
     def random_cuts(total):
         count = min(rng.choice((1, 2, 3, 8, 40)), total)
@@ -130,9 +134,12 @@ def test_queue_sizes(connect, disk, size):
             assert [result.data for result in results] == data
 
 
-def test_indexes_wrap(connect, memory_disk):
-    """Avail and used indexes pass 65535; a ring of 4 starts 5 before the wrap."""
-    driver = connect(memory_disk, queue_size=4, start=65531)
+@pytest.mark.parametrize("start", [65531, 2, 7])
+@pytest.mark.parametrize("event_idx", [False, True], ids=["flags", "event_idx"])
+def test_indexes_wrap(connect, memory_disk, start, event_idx):
+    """Avail and used indexes pass 65535; a ring of 4 starts 5 before the wrap. A packed one starts
+    in the middle of its first, or its second, lap."""
+    driver = connect(memory_disk, queue_size=4, start=start, event_idx=event_idx)
     for i in range(20):
         data = os.urandom(512)
         driver.write(i, data)

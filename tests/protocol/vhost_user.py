@@ -23,6 +23,8 @@ MEMORY_HEADER = struct.Struct("=II")
 REGION = struct.Struct("=QQQQ")
 CONFIG_HEADER = struct.Struct("=III")
 U64 = struct.Struct("=Q")
+INFLIGHT = struct.Struct("=QQHHI")
+LOG = struct.Struct("=QQ")
 
 VERSION = 0x1
 REPLY = 0x4
@@ -100,6 +102,7 @@ class ProtocolFeature(enum.IntEnum):
     INBAND_NOTIFICATIONS = 14
     CONFIGURE_MEM_SLOTS = 15
     STATUS = 16
+    GET_VRING_BASE_INFLIGHT = 20
 
 
 def bits(*features):
@@ -110,6 +113,7 @@ def bits(*features):
     return word
 
 
+VHOST_F_LOG_ALL = 26
 VHOST_USER_F_PROTOCOL_FEATURES = 30
 VIRTIO_F_RING_INDIRECT_DESC = 28
 VIRTIO_F_RING_EVENT_IDX = 29
@@ -157,9 +161,13 @@ class Connection:
             sock.connect(os.fspath(path))
         sock.settimeout(TIMEOUT_S)
         self.sock = sock
+        # Without a timeout: another thread may take what is_closed() has seen arrive.
+        self.peek = sock.dup()
+        self.peek.setblocking(False)
         self.protocol_features = 0
 
     def close(self):
+        self.peek.close()
         self.sock.close()
 
     # -- bytes ------------------------------------------------------------------------------
@@ -246,7 +254,7 @@ class Connection:
             if not events:
                 return False
             try:
-                return not self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                return not self.peek.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 continue
             except ConnectionResetError:
@@ -390,6 +398,23 @@ class Connection:
 
     def reset_device(self):
         self.command(Request.RESET_DEVICE)
+
+    def get_inflight_fd(self, queue_count, queue_size):
+        """The journal that the back-end makes: (fd, size, offset)."""
+        reply = self.query(Request.GET_INFLIGHT_FD, INFLIGHT.pack(0, 0, queue_count, queue_size, 0))
+        size, offset, count, of_size, _ = INFLIGHT.unpack(reply.payload)
+        assert (count, of_size) == (queue_count, queue_size)
+        [fd] = reply.fds
+        return fd, size, offset
+
+    def set_inflight_fd(self, fd, size, offset, queue_count, queue_size):
+        self.command(Request.SET_INFLIGHT_FD,
+                     INFLIGHT.pack(size, offset, queue_count, queue_size, 0), [fd])
+
+    def set_log_base(self, fd, size, offset=0):
+        """Replied to, even without REPLY_ACK, once the back-end marks pages in it."""
+        for extra in self.query(Request.SET_LOG_BASE, LOG.pack(size, offset), [fd]).fds:
+            os.close(extra)
 
     def open_backend_channel(self):
         """Hand the back-end one end of a socket pair; returns the Connection on the other."""

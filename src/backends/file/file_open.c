@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "backends/file/file_impl.h"
@@ -22,6 +23,9 @@
 
 #define FILE_DISCARD_MAX_BYTES (1ull << 30)
 #define PROBE_BYTES 4096
+/* A daemon that was killed keeps its locks until the kernel has ended its I/O, which is after its
+ * death: the lock is what tells a successor that none of it lands late. So wait a little. */
+#define LOCK_WAIT_MS 1000
 
 /* Where a failure leaves its sentence. */
 struct report {
@@ -121,9 +125,21 @@ int file_lock(const struct file_bdev *file, bool read_only)
 	return errno == EWOULDBLOCK ? -EBUSY : -errno;
 }
 
+static int lock_when_free(const struct file_bdev *file, bool read_only)
+{
+	const struct timespec pause = {.tv_nsec = 1000000};
+	int rc = file_lock(file, read_only);
+
+	for (int waited_ms = 0; rc == -EBUSY && waited_ms < LOCK_WAIT_MS; waited_ms++) {
+		nanosleep(&pause, NULL);
+		rc = file_lock(file, read_only);
+	}
+	return rc;
+}
+
 static int lock_fd(const struct file_bdev *file, bool read_only, const struct report *report)
 {
-	int rc = file->migratable ? 0 : file_lock(file, read_only);
+	int rc = file->migratable ? 0 : lock_when_free(file, read_only);
 
 	if (rc == -EBUSY)
 		return fail(report, rc,

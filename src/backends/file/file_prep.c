@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backends/file/file_impl.h"
+#include "memory/guest_memory.h"
 
 /* A single read or write takes less than 2 GiB; the rest is asked for next. */
 #define PIECE_MAX_BYTES (1u << 30)
@@ -49,9 +50,9 @@ void file_io_copy(const struct bdev_io *io, const struct file_io *state, char *b
 		char *guest = (char *)iov->iov_base + skip;
 
 		if (io->type == BDEV_IO_READ)
-			memcpy(guest, buf, n);
+			guest_copy(guest, buf, n);
 		else
-			memcpy(buf, guest, n);
+			guest_copy(buf, guest, n);
 		buf += n;
 		len_bytes -= n;
 	}

@@ -12,6 +12,7 @@
 #include "backends/memory/memory_impl.h"
 #include "base/assert.h"
 #include "bdev/bdev_io.h"
+#include "memory/guest_memory.h"
 
 #define SLICE_BYTES (256u << 10)
 
@@ -26,9 +27,9 @@ _Static_assert(sizeof(struct memory_io) <= sizeof(((struct bdev_io *)0)->backend
 static void copy(struct bdev_io *io, void *guest, char *disk, uint64_t len_bytes)
 {
 	if (io->type == BDEV_IO_READ)
-		memcpy(guest, disk, len_bytes);
+		guest_copy(guest, disk, len_bytes);
 	else
-		memcpy(disk, guest, len_bytes);
+		guest_copy(disk, guest, len_bytes);
 }
 
 /* The next len_bytes of a READ or WRITE. */

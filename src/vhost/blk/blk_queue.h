@@ -53,7 +53,7 @@ struct blk_queue {
 	bool write_through; /* written by the control thread */
 	char serial[BLK_SERIAL_BYTES];
 	struct blk_iov_pool pool;
-};
+} CACHE_ALIGNED;
 
 struct blk_queue_options {
 	struct vhost_channel *channel;

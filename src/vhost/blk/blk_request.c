@@ -51,9 +51,15 @@ __attribute__((cold)) static void mark_dirty(struct blk_request *request)
 	vhost_queue_mark_dirty(queue, request->status, 1);
 }
 
-void blk_request_end(struct blk_request *request, uint8_t status, uint32_t written_bytes)
+/* A function for the sake of tests/protocol/tsan.supp: a byte of the guest, see guest_copy(). */
+static inline void store_status(struct blk_request *request, uint8_t status)
 {
 	*request->status = status;
+}
+
+void blk_request_end(struct blk_request *request, uint8_t status, uint32_t written_bytes)
+{
+	store_status(request, status);
 	if (unlikely(request->queue->base.log != NULL))
 		mark_dirty(request);
 	if (unlikely(request->long_iovs != NULL))
@@ -70,6 +76,13 @@ void blk_request_fail(struct blk_request *request, uint8_t status)
 	request->range_index = 0;
 	request->range_count = 0;
 	blk_request_end(request, status, request->written_bytes == 1 ? 1 : 0);
+}
+
+void blk_request_reject(struct blk_request *request, uint8_t status)
+{
+	/* What its last I/O left here must not be taken for something written now. */
+	request->io.type = BDEV_IO_FLUSH;
+	blk_request_fail(request, status);
 }
 
 static void submit_flush(struct blk_request *request)
@@ -115,7 +128,7 @@ __attribute__((noinline)) static bool gather_header(struct virtqueue_chain *chai
 	while (len > 0) {
 		struct iovec *iov = &chain->iovs[0];
 		size_t n = MIN(len, iov->iov_len);
-		memcpy(out, iov->iov_base, n);
+		guest_copy(out, iov->iov_base, n);
 		out += n;
 		len -= n;
 		if (n == iov->iov_len) {
@@ -192,7 +205,7 @@ static void begin_read(struct blk_request *request, const struct virtqueue_chain
 
 	/* Data in both directions makes no sense. */
 	if (unlikely(data->readable_bytes != 0)) {
-		blk_request_fail(request, VIRTIO_BLK_S_IOERR);
+		blk_request_reject(request, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	begin_io(request, BDEV_IO_READ, iovs, data->iov_count - data->readable_count, sector,
@@ -205,7 +218,7 @@ static void begin_write(struct blk_request *request, const struct virtqueue_chai
 	struct blk_queue *queue = request->queue;
 
 	if (unlikely(data->writable_bytes != 0 || queue->read_only)) {
-		blk_request_fail(request, VIRTIO_BLK_S_IOERR);
+		blk_request_reject(request, VIRTIO_BLK_S_IOERR);
 		return;
 	}
 	request->flush_after = load_relaxed(&queue->write_through);
@@ -237,7 +250,7 @@ static void refuse(struct blk_request *request, uint8_t *status, uint64_t writab
 	request->busy = true;
 	request->epoch = vhost_queue_begin(&request->queue->base);
 	request->written_bytes = writable_bytes == 1 ? 1 : 0;
-	blk_request_fail(request, VIRTIO_BLK_S_IOERR);
+	blk_request_reject(request, VIRTIO_BLK_S_IOERR);
 }
 
 /* The chain of a request, walked into its own iovecs or, if long, into borrowed ones. 0; -EAGAIN
@@ -325,6 +338,7 @@ unsigned int blk_queue_poll(struct poller *poller)
 	struct virtqueue_head heads[BATCH];
 	uint32_t count, i;
 
+	vhost_queue_poll_call(&queue->base);
 	if (unlikely(vq->broken))
 		return 0;
 	count = virtqueue_peek(vq, heads, BATCH);

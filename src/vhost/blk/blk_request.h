@@ -18,6 +18,8 @@ bool blk_request_next_range(struct blk_request *request);
 /* Gives the request back with a VIRTIO_BLK_S_ status. written_bytes counts the status byte. */
 void blk_request_end(struct blk_request *request, uint8_t status, uint32_t written_bytes);
 void blk_request_fail(struct blk_request *request, uint8_t status);
+/* The same for one that came to no I/O. */
+void blk_request_reject(struct blk_request *request, uint8_t status);
 /* The completion of a struct bdev_io of a request. */
 void blk_request_complete(struct bdev_io *io, enum bdev_status status);
 

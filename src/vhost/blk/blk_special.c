@@ -17,7 +17,7 @@ static bool fill_writable(struct vhost_queue *queue, const struct virtqueue_chai
 	if (data->writable_bytes != len)
 		return false;
 	for (uint32_t i = data->readable_count; i < data->iov_count; i++) {
-		memcpy(data->iovs[i].iov_base, bytes, data->iovs[i].iov_len);
+		guest_copy(data->iovs[i].iov_base, bytes, data->iovs[i].iov_len);
 		if (queue->log != NULL)
 			vhost_queue_mark_dirty(queue, data->iovs[i].iov_base,
 					       data->iovs[i].iov_len);
@@ -31,6 +31,7 @@ static void get_id(struct blk_request *request, const struct virtqueue_chain *da
 	bool filled = fill_writable(&request->queue->base, data, request->queue->serial,
 				    BLK_SERIAL_BYTES);
 
+	request->io.type = BDEV_IO_FLUSH; /* nothing else was written */
 	if (filled)
 		blk_request_end(request, VIRTIO_BLK_S_OK, BLK_SERIAL_BYTES + 1);
 	else
@@ -58,7 +59,7 @@ static bool copy_ranges(struct blk_request *request, const struct virtqueue_chai
 	    bytes % sizeof(struct virtio_blk_discard_write_zeroes) != 0)
 		return false;
 	for (uint32_t i = 0; i < data->readable_count; i++) {
-		memcpy(copy + done, data->iovs[i].iov_base, data->iovs[i].iov_len);
+		guest_copy(copy + done, data->iovs[i].iov_base, data->iovs[i].iov_len);
 		done += data->iovs[i].iov_len;
 	}
 	request->range_count = (uint16_t)(bytes / sizeof(struct virtio_blk_discard_write_zeroes));
@@ -103,7 +104,7 @@ static void begin_ranges(struct blk_request *request, enum bdev_io_type type, un
 	struct blk_queue *queue = request->queue;
 
 	if (!(queue->features & (1ull << feature))) {
-		blk_request_fail(request, VIRTIO_BLK_S_UNSUPP);
+		blk_request_reject(request, VIRTIO_BLK_S_UNSUPP);
 		return;
 	}
 	request->io.type = type;
@@ -136,7 +137,7 @@ void blk_request_special(struct blk_request *request, uint32_t type,
 		begin_ranges(request, BDEV_IO_WRITE_ZEROES, VIRTIO_BLK_F_WRITE_ZEROES, data);
 		break;
 	default:
-		blk_request_fail(request, VIRTIO_BLK_S_UNSUPP);
+		blk_request_reject(request, VIRTIO_BLK_S_UNSUPP);
 		break;
 	}
 }
