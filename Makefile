@@ -16,6 +16,9 @@ build: $(BUILD)/build.ninja
 check:
 	@scripts/check
 
+check-full:
+	@scripts/check --full
+
 demo:
 	@scripts/demo
 
@@ -34,4 +37,4 @@ lint:
 clean:
 	rm -rf build build-*
 
-.PHONY: all deps build check demo bench asan tsan lint clean
+.PHONY: all deps build check check-full demo bench asan tsan lint clean

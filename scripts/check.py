@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the stages of `make check`, quick ones first, and counts tests.
 
-Usage: scripts/check [--list] [STAGE...]       all but the `tsan-` ones when none is named
+Usage: scripts/check [--list | --full] [STAGE...]
+
+When none is named, all stages but the `tsan-` ones and `guest-full` are run. --full (`make
+check-full`) runs `guest-full` in place of `guest`: every guest test on both QEMUs, for longer.
 
 Each stage logs to build/check-logs/STAGE.log. The last line says `N passed, N failed`, and
 `, N skipped` if any; a stage that cannot run counts as one failure. The exit status is 0 only if
@@ -135,13 +138,13 @@ def unit(folder, prefix=(), env=None):
     return run
 
 
-def pytest(folder, prefix=(), env=None):
+def pytest(folder, prefix=(), env=None, options=()):
     """A stage that runs the tests of a folder by pytest, counted by its JUnit report."""
     def run(stage):
         report = LOGS / f"{stage}.xml"
         report.unlink(missing_ok=True)
         status = command(stage, *prefix, PYTHON, "-m", "pytest", "-v", "-p", "no:cacheprovider",
-                         "--durations=10", f"--junit-xml={report}", folder,
+                         "--durations=10", f"--junit-xml={report}", *options, folder,
                          env={"PYTHONDONTWRITEBYTECODE": "1", **(env or {})})
         result = Result()
         if report.exists():
@@ -187,6 +190,8 @@ STAGES = [
     Stage("asan-thirdparty", "libblkio under ASan and UBSan",
           pytest("tests/thirdparty", env=binary("build-asan"))),
     Stage("guest", "Linux guests under QEMU", pytest("tests/guest")),
+    Stage("guest-full", "the same with all variants, on both QEMUs",
+          pytest("tests/guest", options=["--full"]), default=False),
     Stage("build-tsan", "gcc with ThreadSanitizer",
           build("build-tsan", "gcc", "--buildtype=debugoptimized", "-Db_sanitize=thread",
                 "-Db_lundef=false"), default=False),
@@ -202,6 +207,10 @@ STAGES = [
 def chosen(names):
     """The stages to run."""
     known = {stage.name: stage for stage in STAGES}
+    if "--full" in names:
+        names = [name for name in names if name != "--full"] or \
+            [stage.name for stage in STAGES if stage.default]
+        names = ["guest-full" if name == "guest" else name for name in names]
     unknown = [name for name in names if name not in known]
     if unknown:
         sys.exit(f"check: no stage {unknown[0]}; there are {', '.join(known)}")

@@ -94,6 +94,7 @@ def test_boots(target, folder, firmware):
     target.check_alive()
 
 
+@pytest.mark.full
 def test_driver_comes_and_goes(target, folder):
     """Unbinds and binds the kernel's driver, quiet and with I/O in flight; then QEMU is killed."""
     with boot(target, folder, "seabios") as guest:

@@ -108,7 +108,11 @@ def check_migration(sockets, qemu, **disk_options):
         end_across(destination)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+@pytest.mark.parametrize("qemu, packed", [
+    pytest.param("debian", False, id="debian-split"),
+    pytest.param("debian", True, id="debian-packed", marks=pytest.mark.full),
+    pytest.param("backports", False, id="backports-split", marks=pytest.mark.full),
+    pytest.param("backports", True, id="backports-packed")], indirect=["qemu"])
 def test_between_daemons(backing, qemu, packed):
     """Two daemons have one file open; the lock changes hands with the rings."""
     disk = backing("shared", "file", num_queues=2, migratable=True, packed=packed)
@@ -119,6 +123,8 @@ def test_between_daemons(backing, qemu, packed):
         there.stop()
 
 
+@pytest.mark.parametrize("qemu", [
+    "debian", pytest.param("backports", marks=pytest.mark.full)], indirect=True)
 def test_one_daemon(backing, qemu):
     """Both QEMUs are connected to one controller."""
     with Sluice([backing("both", "file", num_queues=2)]) as target:
@@ -126,6 +132,7 @@ def test_one_daemon(backing, qemu):
         target.stop()
 
 
+@pytest.mark.full
 def test_inflight_migration(backing, newer_qemu):
     """With `inflight-migration` the source does not drain: requests in flight move as a journal."""
     disk = backing("inflight", "file", num_queues=2, migratable=True)
@@ -173,6 +180,7 @@ def test_cpr_transfer(backing, newer_qemu, folder):
         target.stop()
 
 
+@pytest.mark.full
 def test_cpr_exec(backing, newer_qemu, folder):
     """QEMU replaces itself by exec(2) and keeps the guest's memory."""
     with Sluice([backing("cpr", "file", num_queues=2)]) as target:

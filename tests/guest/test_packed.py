@@ -19,6 +19,7 @@ def target(target_class, backing):
              backing("split", "memory", num_queues=1, packed=True)]
     with target_class(disks) as daemon:
         yield daemon
+        daemon.stop()
 
 
 def negotiated(guest, device):
@@ -27,6 +28,8 @@ def negotiated(guest, device):
     return {bit for bit, value in enumerate(bits) if value == "1"}
 
 
+@pytest.mark.parametrize("qemu", [
+    "debian", pytest.param("backports", marks=pytest.mark.full)], indirect=True)
 def test_packed_rings(target, qemu):
     """One guest a QEMU: negotiation, I/O, the reset button, the driver anew, the daemon anew."""
     disks = [Disk(target.socket("file"), num_queues=2, options="packed=on", reconnect_s=1),
