@@ -35,6 +35,12 @@ BOOT_TIMEOUT_S = 180
 RUN_TIMEOUT_S = 120
 KVM_PROBE_TIMEOUT_S = 10
 
+# Of each block that fio found wrong: how many bytes of each of its sectors differ.
+COMPARE_DUMPS = """cd /tmp; for f in *.received; do [ -e "$f" ] || continue
+echo "$f, wrong bytes by sector: $(cmp -l "$f" "${f%received}expected" |
+	awk '{ n[int(($1 - 1) / 512)]++ } END { for (s in n) printf "%d:%d ", s, n[s] }')"
+done"""
+
 MACHINES = {
     "x86_64": ("qemu-system-x86_64", "q35", "ttyS0", "max"),
     "aarch64": ("qemu-system-aarch64", "virt", "ttyAMA0", "max"),
@@ -357,13 +363,14 @@ class Guest:
 
     def fio(self, options, timeout_s=RUN_TIMEOUT_S):
         """Runs fio in the guest; returns its first job's results, from fio's JSON."""
-        status, out, err = self.try_run(f"cd /tmp && fio --output-format=json {options}", timeout_s)
+        status, out, err = self.try_run("cd /tmp && fio --output-format=json --verify_dump=1 "
+                                        f"{options}", timeout_s)
         try:
             job = json.loads(out[out.index("{"):])["jobs"][0]
         except (ValueError, LookupError):
             raise self._error(f"fio {options} said:\n{out}{err}") from None
         if status != 0 or job["error"] != 0:
-            raise self._error(f"fio {options} failed: {status}, {err}")
+            raise self._error(f"fio {options} failed: {status}, {err}{self.run(COMPARE_DUMPS)}")
         return job
 
     def _qmp_line(self, deadline):

@@ -90,9 +90,11 @@ def test_disks(guest, target):
             if turn > 0:
                 guest.run("fio --name=hot --filename=/dev/vdb --direct=1 --ioengine=libaio "
                           "--rw=randrw --bs=4k --iodepth=64 --runtime=60 --time_based "
-                          ">/dev/null 2>&1 &")
-                time.sleep(0.5)
+                          ">/dev/null 2>&1 & echo $! >/tmp/hot.pid; until "
+                          "awk '{ exit $1 + $2 == 0 }' /sys/block/vdb/inflight; do :; done")
             unplug(guest, number)
+            if turn > 0:  # Its I/O ends with errors; else it would write to the next disk.
+                guest.run("while kill -0 $(cat /tmp/hot.pid) 2>/dev/null; do sleep 0.1; done")
             wait_sessions(target, f"hot{number}", 0)
     end_load(guest)
     target.check_alive()

@@ -109,7 +109,7 @@ def check_migration(sockets, qemu, **disk_options):
 
 
 @pytest.mark.parametrize("qemu, packed", [
-    pytest.param("debian", False, id="debian-split"),
+    pytest.param("debian", False, id="debian-split", marks=pytest.mark.full),
     pytest.param("debian", True, id="debian-packed", marks=pytest.mark.full),
     pytest.param("backports", False, id="backports-split", marks=pytest.mark.full),
     pytest.param("backports", True, id="backports-packed")], indirect=["qemu"])
@@ -156,6 +156,7 @@ def channel(kind, path):
             "addr": {"transport": "socket", "type": "unix", "path": str(path)}}
 
 
+@pytest.mark.full
 def test_cpr_transfer(backing, newer_qemu, folder):
     """Another QEMU takes memory over without a copy; the disk sees a new session."""
     main, cpr = channel("main", folder / "main"), channel("cpr", folder / "cpr")
