@@ -33,8 +33,8 @@ are medians over the rounds, *best* is the best round.
 - **at p50**: I/Os outstanding over the median latency: the rate while both sides ran at once, which on
   a shared machine is only part of the time.
 - **cores**: CPU time over wall time, of the server and of the driver.
-- The driver prepares its requests once: a split ring's descriptors then do not move between the
-  cores as those of a guest's driver do, and cost less here than under one. A packed ring's do.
+- The driver writes descriptors and status bytes for every request, as a guest's does, so that their
+  cache lines move between the cores.
 - **spread**: (best - worst) / median of the IOPS over the rounds.
 """
 

@@ -80,7 +80,7 @@ bool fd_is_eventfd(int fd)
 
 bool fd_is_socketpair_end(int fd)
 {
-	struct sockaddr_un peer;
+	struct sockaddr_un peer = {0};
 	socklen_t len = sizeof(peer);
 
 	/* Only a listener has a name for its connections to bear. */

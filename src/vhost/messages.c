@@ -51,8 +51,7 @@ static int take_fd(struct vhost_session *session)
 	return fd;
 }
 
-/* ---- features
- * ----------------------------------------------------------------------------- */
+/* ---- features ---------------------------------------------------------------------------- */
 
 static int get_features(struct vhost_session *session, const char **why)
 {
@@ -109,8 +108,7 @@ static int set_owner(struct vhost_session *session, const char **why)
 	return 0;
 }
 
-/* ---- reset and status
- * --------------------------------------------------------------------- */
+/* ---- reset and status -------------------------------------------------------------------- */
 
 static int disable_queues(struct vhost_session *session)
 {
@@ -175,8 +173,7 @@ static int set_status(struct vhost_session *session, const char **why)
 	return 0;
 }
 
-/* ---- memory
- * ------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------ */
 
 static int get_max_mem_slots(struct vhost_session *session, const char **why)
 {
@@ -189,8 +186,7 @@ static bool is_packed(const struct vhost_session *session)
 	return session->features & BIT(VIRTIO_F_RING_PACKED);
 }
 
-/* ---- rings
- * -------------------------------------------------------------------------------- */
+/* ---- rings ------------------------------------------------------------------------------- */
 
 static int set_vring_num(struct vhost_session *session, const char **why)
 {
@@ -337,7 +333,9 @@ static int replace_kick(struct vhost_session *session)
 	return 0;
 }
 
-static int set_vring_kick(struct vhost_session *session, const char **why)
+/* A running queue is stopped before an fd that it uses is replaced. */
+static int replace_stopped(struct vhost_session *session, int (*replace)(struct vhost_session *),
+			   const char **why)
 {
 	struct session_queue *queue;
 	int fd;
@@ -345,13 +343,17 @@ static int set_vring_kick(struct vhost_session *session, const char **why)
 	int rc = take_vring_fd(session, &queue, &fd, why);
 	if (rc < 0)
 		return rc;
-	/* A running queue is stopped before the fd that it watches is closed. */
 	session_hold(queue);
 	session->argument = (uint32_t)(queue - session->queues);
 	if (session->fd_count > 0)
 		session->fds[0] = fd;
-	session->then = replace_kick;
+	session->then = replace;
 	return 0;
+}
+
+static int set_vring_kick(struct vhost_session *session, const char **why)
+{
+	return replace_stopped(session, replace_kick, why);
 }
 
 static int set_vring_call(struct vhost_session *session, const char **why)
@@ -377,22 +379,10 @@ static int replace_err(struct vhost_session *session)
 
 static int set_vring_err(struct vhost_session *session, const char **why)
 {
-	struct session_queue *queue;
-	int fd;
-
-	int rc = take_vring_fd(session, &queue, &fd, why);
-	if (rc < 0)
-		return rc;
-	session_hold(queue);
-	session->argument = (uint32_t)(queue - session->queues);
-	if (session->fd_count > 0)
-		session->fds[0] = fd;
-	session->then = replace_err;
-	return 0;
+	return replace_stopped(session, replace_err, why);
 }
 
-/* ---- configuration space
- * ------------------------------------------------------------------- */
+/* ---- configuration space ------------------------------------------------------------------ */
 
 static bool config_in_bounds(const struct vhost_session *session, const char **why)
 {
@@ -450,8 +440,7 @@ static int set_backend_req_fd(struct vhost_session *session, const char **why)
 	return session_backend_open(session, take_fd(session));
 }
 
-/* ---- the table
- * ------------------------------------------------------------------------------ */
+/* ---- the table --------------------------------------------------------------------------- */
 
 struct message {
 	const char *name;

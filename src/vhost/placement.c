@@ -215,7 +215,7 @@ static int find_queue(struct vhost_controller *controller, const struct vhost_mo
 int vhost_controller_move_queue(struct vhost_controller *controller, const struct vhost_move *move,
 				char *error, size_t error_bytes)
 {
-	struct session_queue *queue;
+	struct session_queue *queue = NULL;
 	unsigned int reactor_index;
 	int rc = find_reactor(controller, move->cpu, &reactor_index, error, error_bytes);
 
@@ -223,6 +223,7 @@ int vhost_controller_move_queue(struct vhost_controller *controller, const struc
 		rc = find_queue(controller, move, &queue, error, error_bytes);
 	if (rc < 0)
 		return rc;
+	ensure(queue != NULL);
 	bool pinned = queue->pinned;
 	queue->pinned = move->pinned;
 	rc = session_move_queue(queue, reactor_index, move->done, move->arg);

@@ -32,12 +32,56 @@ static int compare_found(const void *a, const void *b)
 	return x->counter < y->counter ? -1 : x->counter > y->counter;
 }
 
-/* Sorts what was found by age and hands out the indexes. */
-static void list_oldest_first(struct found *found, uint16_t count, uint16_t *out)
+/* What descriptors of both formats begin with. */
+struct inflight_mark {
+	uint8_t inflight;
+	uint8_t other[7];
+	uint64_t counter;
+};
+_Static_assert(offsetof(struct inflight_mark, counter) ==
+			       offsetof(struct inflight_split_desc, counter) &&
+		       offsetof(struct inflight_mark, counter) ==
+			       offsetof(struct inflight_packed_desc, counter),
+	       "one place for the counter");
+
+static const struct inflight_mark *mark_at(const void *descs, size_t desc_bytes, uint16_t index)
 {
+	return (const void *)((const uint8_t *)descs + index * desc_bytes);
+}
+
+/* The indexes of the descriptors in flight, oldest first: how many, or -ENOMEM. */
+static int list_inflight(const void *descs, size_t desc_bytes, uint16_t queue_size, uint16_t *out)
+{
+	uint16_t count = 0;
+	struct found *found = calloc(queue_size, sizeof(*found));
+
+	if (found == NULL)
+		return -ENOMEM;
+	for (uint16_t i = 0; i < queue_size; i++) {
+		const struct inflight_mark *mark = mark_at(descs, desc_bytes, i);
+		if (load_relaxed(&mark->inflight) == 0)
+			continue;
+		found[count].counter = load_relaxed(&mark->counter);
+		found[count++].index = i;
+	}
 	qsort(found, count, sizeof(*found), compare_found);
 	for (uint16_t i = 0; i < count; i++)
 		out[i] = found[i].index;
+	free(found);
+	return count;
+}
+
+static uint64_t next_counter(const void *descs, size_t desc_bytes, uint16_t queue_size)
+{
+	uint64_t next = 0;
+
+	for (uint16_t i = 0; i < queue_size; i++) {
+		const struct inflight_mark *mark = mark_at(descs, desc_bytes, i);
+		uint64_t counter = load_relaxed(&mark->counter);
+		if (load_relaxed(&mark->inflight) != 0 && counter >= next)
+			next = counter + 1;
+	}
+	return next;
 }
 
 /* ---- split -------------------------------------------------------------------------------- */
@@ -55,8 +99,6 @@ static void split_start(struct inflight_split *journal, uint16_t capacity, uint1
 int inflight_split_recover(struct inflight_split *journal, uint16_t capacity, uint16_t queue_size,
 			   uint16_t ring_used_index, uint16_t *heads)
 {
-	uint16_t count = 0;
-
 	if (journal->version == 0) {
 		split_start(journal, capacity, ring_used_index);
 		return 0;
@@ -77,29 +119,12 @@ int inflight_split_recover(struct inflight_split *journal, uint16_t capacity, ui
 	}
 	journal->used_index = ring_used_index;
 
-	struct found *found = calloc(queue_size, sizeof(*found));
-	if (found == NULL)
-		return -ENOMEM;
-	for (uint16_t i = 0; i < queue_size; i++) {
-		if (journal->desc[i].inflight == 0)
-			continue;
-		found[count].counter = journal->desc[i].counter;
-		found[count++].index = i;
-	}
-	list_oldest_first(found, count, heads);
-	free(found);
-	return count;
+	return list_inflight(journal->desc, sizeof(journal->desc[0]), queue_size, heads);
 }
 
 uint64_t inflight_split_next_counter(const struct inflight_split *journal, uint16_t queue_size)
 {
-	uint64_t next = 0;
-
-	for (uint16_t i = 0; i < queue_size; i++) {
-		if (journal->desc[i].inflight && journal->desc[i].counter >= next)
-			next = journal->desc[i].counter + 1;
-	}
-	return next;
+	return next_counter(journal->desc, sizeof(journal->desc[0]), queue_size);
 }
 
 /* ---- packed ------------------------------------------------------------------------------- */
@@ -178,8 +203,6 @@ int inflight_packed_recover(struct inflight_packed *journal, uint16_t capacity, 
 			    uint16_t (*ring_flags_at)(void *arg, uint16_t slot), void *arg,
 			    uint16_t *entries)
 {
-	uint16_t count = 0;
-
 	if (journal->version == 0) {
 		packed_start(journal, capacity, queue_size, fresh_used_index, fresh_used_wrap);
 		return 0;
@@ -197,27 +220,10 @@ int inflight_packed_recover(struct inflight_packed *journal, uint16_t capacity, 
 	if (packed_clear_free(journal, queue_size) < 0)
 		return -EINVAL;
 
-	struct found *found = calloc(queue_size, sizeof(*found));
-	if (found == NULL)
-		return -ENOMEM;
-	for (uint16_t i = 0; i < queue_size; i++) {
-		if (journal->desc[i].inflight == 0)
-			continue;
-		found[count].counter = journal->desc[i].counter;
-		found[count++].index = i;
-	}
-	list_oldest_first(found, count, entries);
-	free(found);
-	return count;
+	return list_inflight(journal->desc, sizeof(journal->desc[0]), queue_size, entries);
 }
 
 uint64_t inflight_packed_next_counter(const struct inflight_packed *journal, uint16_t queue_size)
 {
-	uint64_t next = 0;
-
-	for (uint16_t i = 0; i < queue_size; i++) {
-		if (journal->desc[i].inflight && journal->desc[i].counter >= next)
-			next = journal->desc[i].counter + 1;
-	}
-	return next;
+	return next_counter(journal->desc, sizeof(journal->desc[0]), queue_size);
 }

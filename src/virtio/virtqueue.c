@@ -272,7 +272,7 @@ struct walk {
 /* A descriptor of a table that is not contiguous here, and may lie across regions itself. */
 static int gather_desc(struct virtqueue *vq, uint64_t addr, struct vring_desc *out)
 {
-	uint8_t bytes[sizeof(*out)];
+	uint8_t bytes[sizeof(*out)] = {0};
 	uint64_t run;
 
 	for (uint64_t done = 0; done < sizeof(bytes); done += run) {

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 
 #include "backends/file/file_impl.h"
+#include "base/assert.h"
 #include "bdev/bdev_io.h"
 
 static void run(struct worker_job *job)
@@ -21,6 +22,7 @@ static void run(struct worker_job *job)
 
 static void start_first(struct file_channel *ctx)
 {
+	ensure(ctx->discard_first != NULL);
 	ctx->discard_range[0] = ctx->discard_first->offset_bytes;
 	ctx->discard_range[1] = ctx->discard_first->len_bytes;
 	worker_submit(&ctx->discard_job);
