@@ -13,6 +13,11 @@ import pytest
 from guest import Disk, Guest, build_image
 from target import Sluice
 
+# In `make check-full` only: two or three guests under emulation at once, and on QEMU 7.2 the guest was
+# seen to lock up after the move, in one run of three, which is not explained yet.
+pytestmark = pytest.mark.full
+
+
 MIGRATE_TIMEOUT_S = 240
 FIO = ("--filename=/dev/vda --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 "
        "--rw=randwrite --bs=4k ")
